@@ -1,0 +1,1 @@
+"""What a migration is: declaration, plan, ledger, and what is done with one chunk."""
