@@ -1,0 +1,1 @@
+"""The durable book of runs and chunks; these modules are the only writers of it."""

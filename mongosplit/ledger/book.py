@@ -1,0 +1,71 @@
+"""The ledger's collections, their indexes, and how they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import ASCENDING, IndexModel
+from pymongo.errors import CollectionInvalid
+
+from mongosplit.mongo import Client, Data, Documents, exact
+
+_BY_CHUNK = IndexModel([("run", ASCENDING), ("chunk", ASCENDING)])
+INDEXES: dict[str, list[IndexModel]] = {
+    "runs": [
+        IndexModel(
+            "source",
+            name="one_unfinished_run",
+            unique=True,
+            partialFilterExpression={"unfinished": True},
+        ),
+        IndexModel([("name", ASCENDING), ("number", ASCENDING)], unique=True),
+    ],
+    "chunks": [IndexModel([("run", ASCENDING), ("state", ASCENDING), ("n", ASCENDING)])],
+    "waves": [IndexModel([("run", ASCENDING), ("state", ASCENDING)])],
+    "claims": [IndexModel([("run", ASCENDING), ("work", ASCENDING)])],
+    "quarantine": [_BY_CHUNK, IndexModel([("run", ASCENDING), ("reason", ASCENDING)])],
+    "kept": [_BY_CHUNK],
+    "mismatches": [_BY_CHUNK],
+}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger's database; every collection reads and writes with a majority."""
+
+    database: Data
+
+    @classmethod
+    def at(cls, client: Client, name: str) -> Ledger:
+        """The ledger in the database of that name."""
+        return cls(exact(client[name]))
+
+    def __getitem__(self, collection: str) -> Documents:
+        if collection not in INDEXES:
+            raise KeyError(collection)
+        return self.database[collection]
+
+    def prepare(self) -> None:
+        """Make what is missing, so that no transaction ever creates a collection."""
+        there = set(self.database.list_collection_names())
+        for name, indexes in INDEXES.items():
+            if name not in there:
+                try:
+                    self.database.create_collection(name)
+                except CollectionInvalid:
+                    # Somebody made it between the look and the making.
+                    there.add(name)
+            self.database[name].create_indexes(indexes)
+
+
+def chunk_key(run: str, n: int) -> dict[str, Any]:
+    """The `_id` of a chunk's rows; the order of its fields is part of it."""
+    return {"run": run, "n": n}
+
+
+def now() -> datetime:
+    """The present in UTC, as BSON keeps it."""
+    moment = datetime.now(UTC).replace(tzinfo=None)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

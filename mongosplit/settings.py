@@ -1,0 +1,143 @@
+"""Every setting: from a flag, from `MONGOSPLIT_…` in the environment, or from the servers file.
+
+The servers file is what `mongosplit dev` writes, so that any command typed in the same folder finds
+its embedded servers.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from mongosplit.errors import UsageError
+
+PREFIX = "MONGOSPLIT_"
+HOME = Path(".mongosplit")
+SERVERS_FILE = HOME / "servers.env"
+
+
+def _actor() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+class Settings(BaseSettings):
+    """Where things are and how much is done at once; frozen, read once at an entry point."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=SERVERS_FILE, frozen=True, extra="ignore"
+    )
+
+    mongo_url: str = Field("", repr=False, description="MongoDB replica set, mongodb://…")
+    database: str = Field("", description="database of the source and the targets")
+    redis_url: str = Field("", repr=False, description="Redis that carries the tasks, redis://…")
+    ledger_database: str = Field("mongosplit", min_length=1, description="database of the ledger")
+    migration: str = Field("users", min_length=1, description="the migration when none is named")
+    chunk_size: int = Field(1000, ge=1, le=100_000, description="source documents in a chunk")
+    wave_size: int = Field(200, ge=1, le=5000, description="chunks sent as one chord")
+    waves_in_flight: int = Field(3, ge=1, le=100, description="waves sent before one is closed")
+    verify_share: float = Field(
+        0.1, ge=0, le=1, description="share of chunks also verified through the Python reference"
+    )
+    max_attempts: int = Field(6, ge=1, le=100, description="tries of a chunk before it is failed")
+    retry_seconds: float = Field(
+        1.0, gt=0, le=60, description="first wait before another try; it doubles, up to 30 s"
+    )
+    server_seconds: float = Field(
+        10.0, gt=0, le=300, description="how long to look for a server before giving up"
+    )
+    actor: str = Field(default_factory=_actor, description="who is asking, for the ledger")
+
+    @field_validator("mongo_url")
+    @classmethod
+    def _mongo_url_parses(cls, url: str) -> str:
+        if url:
+            try:
+                parse_uri(url, validate=True, warn=False)
+            except (PyMongoError, ValueError) as error:
+                raise ValueError("is not a MongoDB URL like mongodb://host:27017") from error
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_parses(cls, url: str) -> str:
+        if url and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("is not a Redis URL like redis://host:6379/0")
+        return url
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether both servers are given."""
+        return bool(self.mongo_url and self.redis_url)
+
+    @property
+    def data_database(self) -> str:
+        """The database of source and targets: the setting, or the one the MongoDB URL names.
+
+        Raises:
+            UsageError: neither names one.
+        """
+        if self.database:
+            return self.database
+        named = parse_uri(self.mongo_url, warn=False)["database"] if self.mongo_url else None
+        if not named:
+            raise missing("database", "the database that holds the source collection")
+        return str(named)
+
+
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def missing(name: str, what: str) -> UsageError:
+    """The error for a setting that is needed and not given."""
+    return UsageError(
+        f"{PREFIX}{name.upper()} is not set: {what}",
+        hint=f"give {flag(name)} or export {PREFIX}{name.upper()}",
+    )
+
+
+def read_settings(**flags: Any) -> Settings:
+    """Settings from flags (None: not given), then the environment, then the servers file.
+
+    Raises:
+        UsageError: naming the first setting that is wrong, without its value.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        sentence = _sentence(first)
+        raise UsageError(
+            f"{PREFIX}{name.upper()} ({flag(name)}) {sentence}",
+            hint=f"it is the {Settings.model_fields[name].description}",
+        ) from None
+
+
+def _sentence(error: Any) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "value_error":
+        return str(context["error"])
+    value = "" if error["type"] == "missing" else f"{error['input']!r} "
+    bounds = Settings.model_fields[str(error["loc"][0])].metadata
+    low = next(
+        (
+            b
+            for m in bounds
+            for b in (getattr(m, "ge", None), getattr(m, "gt", None))
+            if b is not None
+        ),
+        None,
+    )
+    high = next((m.le for m in bounds if getattr(m, "le", None) is not None), None)
+    if low is not None and high is not None:
+        return f"is {value}and must be a number between {low} and {high:,}"
+    return f"is {value}and must be: {error['msg'].lower()}"
