@@ -1,0 +1,180 @@
+"""migrate_chunk: copy one chunk, in one transaction, under its fence.
+
+Steps of the transaction (docs/architecture.md, copy): take the fence; if the chunk is not pending,
+say what the ledger says; derive the range in this snapshot; insert; record state and counts. The
+insert is optimistic: validators and unique indexes of the targets judge it. When they refuse, the
+transaction is gone and the chunk takes the slow path, which finds the bad documents by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import BulkWriteError, DocumentTooLarge
+
+from mongosplit.derive import RowTooLarge, by_pipeline
+from mongosplit.errors import Failed
+from mongosplit.keyspace import union_query
+from mongosplit.ledger import chunks, quarantine
+from mongosplit.ledger.book import now
+from mongosplit.ledger.claims import Attempt, claimed
+from mongosplit.model import Chunk, ChunkState, Outcome
+from mongosplit.mongo import (
+    DUPLICATE_KEY,
+    VALIDATION_FAILED,
+    Session,
+    explained_chunk,
+    transact,
+)
+from mongosplit.open_run import OpenRun
+from mongosplit.slow_path import Refused, Sorted, sort_out
+
+WORK = "migrate"
+
+SLOW_ROUNDS = 25
+"""How often the server may refuse what the slow path held for good, before the chunk fails."""
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """One attempt at one chunk."""
+
+    at: OpenRun
+    n: int
+    attempt: Attempt
+    attempts: int
+    started: float
+
+    @property
+    def milliseconds(self) -> int:
+        """Since the attempt began."""
+        return int((time.monotonic() - self.started) * 1000)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How to derive: at once, or sorting out the bad documents, by rows or one by one."""
+
+    slow: bool = False
+    by_rows: bool = True
+    refused: Refused = field(default_factory=dict)
+
+
+def migrate_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
+    """Migrate the chunk, or report what the ledger says of it.
+
+    Safe to call any number of times, at once, from anywhere.
+
+    Raises:
+        FenceBusy: another transaction holds the chunk.
+        TransientError: worth another try. Failed: another try will not help.
+    """
+    started = time.monotonic()
+    with (
+        explained_chunk(at.run.id, n),
+        at.client.start_session() as session,
+        claimed(at.ledger, at.client, session, WORK, at.run.id, n, attempt) as attempts,
+    ):
+        return _until_good(_Copy(at, n, attempt, attempts, started), session)
+
+
+def _until_good(copy: _Copy, session: Session) -> Outcome:
+    way = _Way()
+    for _ in range(SLOW_ROUNDS):
+        try:
+            return transact(session, _body(copy, way))
+        except (RowTooLarge, DocumentTooLarge):
+            way = replace(way, slow=True, by_rows=False)
+        except BulkWriteError as error:
+            found = _refusals(error)
+            # The first refusal only starts the slow path, which knows the reasons itself.
+            way = replace(way, slow=True, refused={**way.refused, **found} if way.slow else {})
+    raise Failed(
+        f"chunk {copy.n} of {copy.at.run.id}: the server still refused a document "
+        f"after {SLOW_ROUNDS} rounds"
+    )
+
+
+def _refusals(error: BulkWriteError) -> Refused:
+    found: Refused = {}
+    for refusal in error.details.get("writeErrors", []):
+        if refusal["code"] not in (DUPLICATE_KEY, VALIDATION_FAILED):
+            raise error
+        found[refusal["op"].raw] = refusal["code"]
+    if not found:
+        raise error
+    return found
+
+
+def _body(copy: _Copy, way: _Way) -> Callable[[Session], Outcome]:
+    at = copy.at
+
+    def in_transaction(session: Session) -> Outcome:
+        chunk = chunks.take_fence(at.ledger, session, at.run.id, copy.n)
+        if chunk.state is not ChunkState.PENDING:
+            session.abort_transaction()
+            return Outcome(at.run.id, copy.n, "nothing", chunk.state.value)
+        match = union_query(chunk.ranges)
+        # Ids without ranges are found by looking at each; a schema may not speak of ids at all.
+        ranged = all(found.bracket.accepted for found in chunk.ranges)
+        if way.slow or not ranged:
+            by_rows = way.by_rows and ranged
+            found = sort_out(at, match, session, way.refused, by_rows=by_rows)
+        else:
+            derived = by_pipeline(at, match, session)
+            found = Sorted(derived.docs, derived.parts)
+        _write(copy, session, chunk, found)
+        return Outcome(
+            at.run.id,
+            copy.n,
+            "migrated",
+            ChunkState.MIGRATED.value,
+            docs=found.docs,
+            quarantined=len(found.bad),
+            milliseconds=copy.milliseconds,
+        )
+
+    return in_transaction
+
+
+def _write(copy: _Copy, session: Session, chunk: Chunk, found: Sorted) -> None:
+    at = copy.at
+    digest = hashlib.sha256()
+    for key, documents in found.parts.items():
+        if documents:
+            rows = [RawBSONDocument(document) for document in documents]
+            target = at.target(at.migration.keys[key])
+            target.insert_many(rows, ordered=False, session=session)
+            digest.update(b"".join(documents))
+    for adoption in found.adoptions:
+        quarantine.adopt(at.data, session, adoption)
+    quarantine.keep_adopted(at.ledger, session, at.run.id, chunk.n, found.adoptions)
+    if found.bad or chunk.quarantined:
+        quarantine.replace(at.ledger, session, at.run.id, chunk.n, found.bad, copy.attempts)
+    facts = _facts(copy, found, digest.hexdigest())
+    chunks.record(at.ledger, session, chunk, ChunkState.MIGRATED, facts)
+
+
+def _facts(copy: _Copy, found: Sorted, digest: str) -> dict[str, Any]:
+    parts = {
+        target.collection: len(found.parts.get(key, ()))
+        for key, target in copy.at.migration.keys.items()
+    }
+    return {
+        "docs": found.docs,
+        "parts": parts,
+        "quarantined": len(found.bad),
+        "adopted": len(found.adoptions),
+        "digest": digest,
+        "attempts": copy.attempts,
+        "wave": copy.attempt.wave,
+        "worker": copy.attempt.worker,
+        "task_id": copy.attempt.task,
+        "milliseconds": copy.milliseconds,
+        "finished": now(),
+    }
