@@ -1,0 +1,1 @@
+"""Carries out a chunk: the Celery application, its tasks and what a process keeps."""

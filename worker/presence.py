@@ -1,0 +1,83 @@
+"""Presence: which workers are alive, by a key in Redis that each renews every two seconds.
+
+The key carries the fingerprints of nothing and no data: it only says that the worker lives. Redis
+may be wiped; the keys are back with the next heartbeat, and nothing is decided on them but waiting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+import redis
+from celery import signals
+
+from mongosplit.ledger.book import now
+from mongosplit.ledger.claims import Claim
+from worker.app import HARD_SECONDS, app
+
+PREFIX = "mongosplit:worker:"
+EXPIRES_SECONDS = 10
+
+
+@lru_cache(maxsize=4)
+def _redis(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+
+
+def connection() -> redis.Redis:
+    """A connection to the broker's Redis."""
+    return _redis(str(app.conf.broker_url))
+
+
+@signals.heartbeat_sent.connect
+def _renew(sender: Any, **_: Any) -> None:
+    hostname = sender.eventer.hostname
+    facts = {"pid": os.getpid(), "queues": sorted(app.amqp.queues.consume_from), "at": time.time()}
+    try:
+        connection().set(PREFIX + hostname, json.dumps(facts), ex=EXPIRES_SECONDS)
+    except redis.RedisError:
+        # Redis is away: Celery itself is trying to reach it and says so; the next beat renews.
+        return
+
+
+def present() -> dict[str, list[str]]:
+    """The queues each living worker listens on, by the worker's name.
+
+    Raises:
+        redis.RedisError: Redis is away.
+    """
+    found: dict[str, list[str]] = {}
+    for key in connection().scan_iter(match=PREFIX + "*", count=500):
+        facts = connection().get(key)
+        if facts is not None:
+            found[key.decode().removeprefix(PREFIX)] = json.loads(facts)["queues"]
+    return found
+
+
+def is_dead(claim: Claim) -> bool:
+    """Whether the worker of a claim is known to be dead; in doubt it is alive.
+
+    Known: its process is gone from this host, or its claim is older than any task may run.
+    """
+    if now() - claim.since > timedelta(seconds=HARD_SECONDS + 10):
+        return True
+    name, _, process = claim.worker.rpartition("/")
+    if name.endswith("@" + socket.gethostname()) and process.isdigit():
+        return not os.path.exists(f"/proc/{process}") if os.path.isdir("/proc/self") else False
+    return _is_absent(name, claim)
+
+
+def _is_absent(name: str, claim: Claim) -> bool:
+    if now() - claim.since < timedelta(seconds=EXPIRES_SECONDS + 5):
+        return False
+    try:
+        workers = present()
+    except redis.RedisError:
+        return False
+    return bool(workers) and name not in workers

@@ -1,0 +1,76 @@
+"""The tasks: a few lines each around one function of `mongosplit`; arguments are ids only."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from celery import Task
+
+from mongosplit import migrate, verify
+from mongosplit.ledger import chunks
+from worker import place
+from worker.app import HARD_SECONDS, SOFT_SECONDS, app
+from worker.guard import Duty, carry_out
+from worker.verification import close_and_verify
+
+CHUNK: dict[str, Any] = {
+    "bind": True,
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "retry_on_worker_lost": True,
+    "default_retry_delay": 1,
+    "max_retries": None,
+    "ignore_result": True,
+    "soft_time_limit": SOFT_SECONDS,
+    "time_limit": HARD_SECONDS,
+}
+
+
+@app.task(name="mongosplit.migrate_chunk", **CHUNK)
+def migrate_chunk(self: Task, run: str, n: int, wave: int = 0) -> dict[str, Any]:
+    """Migrate one chunk in one transaction."""
+    duty = Duty(
+        migrate.WORK,
+        run,
+        n,
+        work=lambda at, attempt: migrate.migrate_chunk(at, n, attempt),
+        give_up=lambda ledger, error: chunks.fail(ledger, run, n, error),
+        wave=wave,
+    )
+    return carry_out(self, duty)
+
+
+@app.task(name="mongosplit.verify_chunk", queue="verify", **CHUNK)
+def verify_chunk(self: Task, run: str, n: int, verification: int) -> dict[str, Any]:
+    """Compare one chunk byte for byte."""
+    duty = Duty(
+        verify.WORK,
+        run,
+        n,
+        work=lambda at, attempt: verify.verify_chunk(
+            at,
+            n,
+            attempt,
+            verification=verification,
+            independent=is_in_share(n, float(at.run.options["verify_share"])),
+        ),
+        give_up=lambda ledger, error: chunks.not_checked(ledger, run, n, verification, error),
+    )
+    return carry_out(self, duty)
+
+
+@app.task(name="mongosplit.close_wave", queue="verify", acks_late=True, ignore_result=True)
+def close_wave(key: str) -> str:
+    """The chord's callback and its error callback: close the wave, and kick off its verification.
+
+    One argument, `run:wave`: an error callback of more would be called inside the worker's main
+    process, where no MongoDB client may be made.
+    """
+    run, _, wave = key.rpartition(":")
+    return close_and_verify(place.ledger(), run, int(wave), by="callback")
+
+
+def is_in_share(n: int, share: float) -> bool:
+    """Whether chunk `n` is among the stated share; the same chunks each time, spread evenly."""
+    return zlib.crc32(n.to_bytes(8, "little")) / 2**32 < share
