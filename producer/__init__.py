@@ -1,0 +1,1 @@
+"""Decides and dispatches: the command line, checks, waves and reports."""

@@ -1,0 +1,78 @@
+"""The servers a command works on: connected, with Celery pointed at the same Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from mongosplit import definition, mongo
+from mongosplit.definition import Migration
+from mongosplit.ledger import runs
+from mongosplit.ledger.book import Ledger
+from mongosplit.model import Run
+from mongosplit.mongo import Client
+from mongosplit.open_run import OpenRun, open_run
+from mongosplit.settings import Settings, missing
+from worker import app as celery_app
+
+Servers = Callable[[Settings], AbstractContextManager[Settings]]
+"""Gives settings that name servers, starting some if need be; the outermost ring provides it."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Settings that name servers, and the connections to them."""
+
+    settings: Settings
+    client: Client
+    ledger: Ledger
+
+    def migration(self, name: str) -> Migration:
+        """The declaration called `name`."""
+        return definition.load(name)
+
+    def run(self, name: str) -> Run:
+        """The run called `name`, or the newest of the migration called so.
+
+        Raises:
+            UsageError: there is neither.
+        """
+        return runs.find(self.ledger, name)
+
+    def open(self, name: str) -> OpenRun:
+        """The run, opened with the declaration found here."""
+        return open_run(self.client, self.ledger, self.run(name).id, holder=self.settings.actor)
+
+
+@contextmanager
+def given(settings: Settings) -> Iterator[Settings]:
+    """Only servers that were given.
+
+    Raises:
+        UsageError: naming the setting that is missing.
+    """
+    if not settings.mongo_url:
+        raise missing("mongo_url", "the replica set that holds the data")
+    if not settings.redis_url:
+        raise missing("redis_url", "the Redis that carries the tasks")
+    yield settings
+
+
+@contextmanager
+def connected(settings: Settings, servers: Servers) -> Iterator[Connection]:
+    """Connect; every driver error inside becomes a sentence.
+
+    Raises:
+        UsageError: a setting is missing or wrong. TransientError: a server is away.
+    """
+    with servers(settings) as ready:
+        ready.data_database  # noqa: B018 - asked now, so that what is missing is said first
+        client = mongo.connect(ready.mongo_url, seconds=ready.server_seconds)
+        try:
+            with mongo.explained(ready.mongo_url):
+                client.admin.command("ping")
+                celery_app.connect(ready)
+                yield Connection(ready, client, Ledger.at(client, ready.ledger_database))
+        finally:
+            client.close()

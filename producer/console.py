@@ -1,0 +1,126 @@
+"""Talk on stderr and data on stdout: sentences, live progress, JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from bson import json_util
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from mongosplit.model import APPLIED, ChunkState
+from producer.driver import Tick
+
+
+class Counter(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, done: int, whole: int = ...) -> None:
+        """So many are done, of so many."""
+
+
+data = Console(soft_wrap=True, highlight=False)
+talk = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout; BSON values as MongoDB's relaxed extended JSON."""
+    text = json_util.dumps(value, json_options=json_util.RELAXED_JSON_OPTIONS, indent=2)
+    sys.stdout.write(text + "\n")
+
+
+def say(sentence: str, *, style: str = "") -> None:
+    """One sentence of talk."""
+    talk.print(Text(sentence, style=style))
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+@contextmanager
+def counting(label: str, unit: str, about: int = 0) -> Iterator[Counter]:
+    """A bar for something counted; gives the function that moves it to so many, of so many."""
+    columns = (TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.fields[said]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=talk, transient=True) as progress:
+        task = progress.add_task(label, total=about or None, said="")
+
+        def move(done: int, whole: int = about) -> None:
+            said = f"{done:,} of {max(whole, done):,} {unit}"
+            progress.update(task, completed=done, total=max(whole, done, 1), said=said)
+
+        yield move
+
+
+@contextmanager
+def driving(run: str) -> Iterator[Callable[[Tick], None]]:
+    """The live view of a run: chunks migrated and verified, users/s, ETA, pace and obstacles."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(30),
+        TextColumn("{task.fields[said]}"),
+    )
+    with Progress(*columns, console=talk, transient=True, refresh_per_second=8) as progress:
+        rows = {
+            "migrate": progress.add_task(f"{run} migrate", total=None, said="waiting for workers"),
+            "verify": progress.add_task(f"{run} verify ", total=None, said=""),
+        }
+        lines = _PlainLines()
+
+        def show(tick: Tick) -> None:
+            _show(progress, rows, tick)
+            if not talk.is_terminal:
+                lines.show(tick)
+
+        yield show
+
+
+def _show(progress: Progress, rows: dict[str, TaskID], tick: Tick) -> None:
+    applied = tick.chunks(*APPLIED)
+    progress.update(
+        rows["migrate"], total=tick.total, completed=applied, said=migrate_sentence(tick)
+    )
+    verified = tick.chunks(ChunkState.VERIFIED)
+    wrong = tick.sum("mismatches")
+    said = f"{verified:,}/{tick.total:,} chunks" + (f" · {wrong:,} mismatches" if wrong else "")
+    progress.update(rows["verify"], total=tick.total, completed=verified, said=said)
+
+
+def migrate_sentence(tick: Tick) -> str:
+    """Chunks, rate, ETA, pace, and what stands in the way."""
+    parts = [f"{tick.chunks(*APPLIED):,}/{tick.total:,} chunks", f"{tick.rate:,.0f} users/s"]
+    eta = tick.eta_seconds
+    parts.append(f"ETA {duration(eta)}" if eta is not None else "ETA unknown")
+    parts.append("pace: no limit")
+    if failed := tick.chunks(ChunkState.FAILED):
+        parts.append(f"[red]{failed:,} failed[/red]")
+    if quarantined := tick.sum("quarantined"):
+        parts.append(f"{quarantined:,} quarantined")
+    if tick.obstacle:
+        parts.append(f"[red]{tick.obstacle}[/red]")
+    return " · ".join(parts)
+
+
+class _PlainLines:
+    """Progress where there is no terminal: a line for each tenth of the way."""
+
+    def __init__(self) -> None:
+        self.tenth = -1
+
+    def show(self, tick: Tick) -> None:
+        """Say the line if another tenth is done."""
+        tenth = 10 * tick.chunks(*APPLIED) // max(tick.total, 1)
+        if tenth != self.tenth:
+            self.tenth = tenth
+            talk.print(f"{tick.run.id}: {migrate_sentence(tick)}")

@@ -1,0 +1,82 @@
+"""Dispatch: putting chunks on the queues, as chords or one by one, and how much waits there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import redis
+from celery import chord
+from kombu.exceptions import OperationalError
+
+from mongosplit.errors import TransientError
+from mongosplit.ledger.waves import Wave
+from worker import presence
+from worker.app import app
+from worker.tasks import close_wave, migrate_chunk
+
+
+class BrokerAway(TransientError):
+    """Redis does not answer; the ledger loses nothing, and sending goes on when it is back."""
+
+
+@contextmanager
+def broker_errors() -> Iterator[None]:
+    """Turn what Celery and redis-py raise when Redis is away into one error.
+
+    Raises:
+        BrokerAway: Redis does not answer.
+    """
+    try:
+        yield
+    except (OperationalError, redis.RedisError, RuntimeError) as error:
+        # Celery raises a bare RuntimeError when the result store cannot be reached.
+        raise BrokerAway(
+            "Redis does not answer",
+            hint="check that it runs, and MONGOSPLIT_REDIS_URL (--redis-url)",
+        ) from error
+
+
+def send_wave(wave: Wave) -> None:
+    """Send the wave as one chord; its callback closes the wave and kicks off verification.
+
+    The header is a generator: a list would leave a subscription behind for each chunk.
+    """
+    key = f"{wave.run}:{wave.n}"
+    header = (_chunk(wave.run, n, wave.n) for n in wave.chunks)
+    callback = close_wave.si(key).set(queue="verify", argsrepr=f"{wave.run} wave {wave.n}")
+    callback.on_error(close_wave.si(key).set(queue="verify"))
+    with broker_errors():
+        chord(header, app=app)(callback)
+
+
+def send_chunks(run: str, numbers: Iterable[int]) -> None:
+    """Send chunks whose message was lost, each on its own; a double is harmless."""
+    with broker_errors():
+        for n in numbers:
+            _chunk(run, n, 0).apply_async()
+
+
+def _chunk(run: str, n: int, wave: int):  # type: ignore[no-untyped-def] # celery has no types
+    seen = {"argsrepr": f"{run} #{n}", "kwargsrepr": f"wave {wave}" if wave else "sent again"}
+    return migrate_chunk.s(run, n, wave).set(queue="migrate", **seen)
+
+
+def queued(queue: str) -> int:
+    """How many messages wait in a queue.
+
+    Raises:
+        BrokerAway: Redis does not answer.
+    """
+    with broker_errors():
+        return int(presence.connection().llen(queue))
+
+
+def listeners(queue: str) -> list[str]:
+    """The living workers that listen on a queue.
+
+    Raises:
+        BrokerAway: Redis does not answer.
+    """
+    with broker_errors():
+        return sorted(name for name, queues in presence.present().items() if queue in queues)

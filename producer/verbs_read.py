@@ -1,0 +1,125 @@
+"""The verbs that only read: check, coverage, status, quarantine list."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from mongosplit import coverage as survey
+from mongosplit.ledger import quarantine as quarantined
+from mongosplit.mongo import exact, explained
+from mongosplit.settings import Settings
+from producer import checks, console, planning, status, tables
+from producer.connection import connected
+from producer.options import name_argument, output_flag, settings_flags
+
+WATCH_SECONDS = 1.0
+SURVEYED_WHOLE = 200_000
+"""Up to so many documents `coverage` reads them all; above, a sample of so many."""
+
+
+@click.command("check")
+@name_argument("MIGRATION")
+@output_flag
+@settings_flags
+@click.pass_context
+def check(context: click.Context, name: str | None, settings: Settings, output: str) -> None:
+    """Look at servers, source, targets and workers; write nothing."""
+    with connected(settings, context.obj) as at:
+        found = checks.run_checks(planning.subject(at, name or settings.migration), checks.ALL)
+    if output == "json":
+        console.print_json([vars_of(finding) for finding in found])
+    else:
+        tables.findings(found)
+    context.exit(3 if any(finding.verdict == "refusal" for finding in found) else 0)
+
+
+def vars_of(finding: checks.Finding) -> dict[str, str]:
+    """A finding as JSON."""
+    return {
+        "check": finding.check,
+        "verdict": finding.verdict,
+        "sentence": finding.sentence,
+        "hint": finding.hint,
+    }
+
+
+@click.command("coverage")
+@name_argument("MIGRATION")
+@click.option("--sample", type=click.IntRange(1), help="read a random sample of so many documents")
+@click.option("--all", "whole", is_flag=True, help="read every document, however many there are")
+@output_flag
+@settings_flags
+@click.pass_context
+def coverage(
+    context: click.Context,
+    name: str | None,
+    sample: int | None,
+    whole: bool,
+    settings: Settings,
+    output: str,
+) -> None:
+    """For every field path that occurs in the source: mapped to what, or residual."""
+    with connected(settings, context.obj) as at, explained(at.settings.mongo_url):
+        migration = at.migration(name or settings.migration)
+        source = exact(at.client[at.settings.data_database])[migration.source]
+        count = source.estimated_document_count()
+        if sample is None and not whole and count > SURVEYED_WHOLE:
+            sample = SURVEYED_WHOLE
+        with console.counting("coverage", "documents", sample or count) as move:
+            found = survey.survey(source, migration, sample=sample, on_progress=move)
+    if output == "json":
+        console.print_json(found.to_json())
+    else:
+        tables.coverage(found.to_json(), f"{at.settings.data_database}.{migration.source}")
+
+
+@click.command("status")
+@name_argument("MIGRATION|RUN")
+@click.option("--watch", is_flag=True, help="show it again every second, until Ctrl-C")
+@output_flag
+@settings_flags
+@click.pass_context
+def status_(
+    context: click.Context, name: str | None, watch: bool, settings: Settings, output: str
+) -> None:
+    """Where a run stands, and what to type next."""
+    with connected(settings, context.obj) as at:
+        while True:
+            facts = status.facts(at.ledger, at.run(name or settings.migration))
+            if output == "json":
+                console.print_json(facts)
+            else:
+                if watch:
+                    console.data.clear()
+                tables.summary(facts)
+            if not watch:
+                return
+            time.sleep(WATCH_SECONDS)
+
+
+@click.group("quarantine")
+def quarantine() -> None:
+    """Documents that cannot be split, out of the way until someone decides."""
+
+
+@quarantine.command("list")
+@name_argument("MIGRATION|RUN")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="at most")
+@output_flag
+@settings_flags
+@click.pass_context
+def quarantine_list(
+    context: click.Context, name: str | None, limit: int, settings: Settings, output: str
+) -> None:
+    """Their ids, with field path and sentence; never a value."""
+    with connected(settings, context.obj) as at:
+        run = at.run(name or settings.migration)
+        rows: list[dict[str, Any]] = quarantined.listed(at.ledger, run.id, limit=limit)
+        reasons = quarantined.by_reason(at.ledger, run.id)
+    if output == "json":
+        console.print_json({"run": run.id, "reasons": reasons, "documents": rows})
+    else:
+        tables.quarantine_rows(run.id, rows, sum(row["count"] for row in reasons))
