@@ -1,0 +1,1 @@
+"""Everything around a run: embedded servers, demo, seed data, benchmarks."""
