@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
 from struct import Struct
 from typing import NamedTuple
 
@@ -75,15 +74,9 @@ class _Container:
     steps: dict[bytes, _Step] = field(default_factory=dict)
 
 
-class _Step(NamedTuple):
-    size: int
-    prefixed: bool
-    condition: Names | None
-    """The condition that this value decides."""
-    mark: int
-    """Stands for the path and the type."""
-    inside: _Container | None
-    """What to walk instead, unless it is empty."""
+# Bytes of the value and whether it has a prefix; the condition it decides; its mark, which stands
+# for path and type; what to walk instead unless it is empty. A plain tuple unpacks fastest.
+_Step = tuple[int, bool, Names | None, int, _Container | None]
 
 
 class Tally:
@@ -97,7 +90,7 @@ class Tally:
     def __init__(self, readers: list[Reader], *, max_paths: int = MAX_PATHS) -> None:
         self._readers = readers
         self._max_paths = max_paths
-        self._read = {names for r in readers for names in accumulate(zip(r.names, strict=True))}
+        self._read = {r.names[: n + 1] for r in readers for n in range(len(r.names))}
         self._read_below = {names[:-1] for names in self._read}
         self._conditions = _deciding(readers)
         self._containers: dict[tuple[Names, int, bool, int], _Container] = {}
@@ -158,6 +151,7 @@ class Tally:
     ) -> None:
         """Add the marks of all that the container at this byte holds, and the true conditions."""
         find, steps, in_array = document.find, container.steps, container.depth
+        add, int32 = marks.add, _int32
         at += 4
         while document[at]:
             start = find(b"\0", at + 1) + 1
@@ -165,7 +159,7 @@ class Tally:
             size, prefixed, condition, mark, inside = steps.get(key) or self._learn(container, key)
             at = start + size
             if prefixed:
-                at += _int32(document, start)[0]
+                at += int32(document, start)[0]
                 if inside is not None and at - start > _EMPTY_BYTES:
                     self._walk(document, start, inside, marks, true)
                     continue
@@ -174,18 +168,18 @@ class Tally:
                     true.add(condition)
             elif key[0] == _REGEX:
                 at = find(b"\0", find(b"\0", start) + 1) + 1
-            marks.add(mark)
+            add(mark)
 
     def _learn(self, container: _Container, key: bytes) -> _Step:
         kind, depth, reach = key[0], container.depth, container.reach
         prefixed, word = kind in _PREFIXED, KINDS[kind]
         size = _PREFIXED[kind] if prefixed else _FIXED.get(kind, 0)
-        names, direct = container.names, container.direct and not depth
+        names, direct = container.names, container.direct
         if not depth:
             names = (*names, key[1:].decode("utf-8", "surrogateescape"))
             if self._is_one_too_many(container, names):
                 mark = self._mark((*container.names, FURTHER), reach, word)
-                return _Step(size, prefixed, None, mark, None)
+                return size, prefixed, None, mark, None
         inside = condition = None
         if kind == _ARRAY:
             inside = self._container(names, min(depth + 1, _NESTED), False, reach)
@@ -195,7 +189,7 @@ class Tally:
         elif kind == _BOOL and direct and names in self._conditions:
             condition = names
         word = _IN_ARRAYS[depth] + ("empty " if inside else "") + word
-        step = _Step(size, prefixed, condition, self._mark(names, reach, word), inside)
+        step = (size, prefixed, condition, self._mark(names, reach, word), inside)
         container.steps[key] = step
         return step
 

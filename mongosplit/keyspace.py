@@ -177,9 +177,8 @@ def _packed(bound: object) -> object:
 
 
 def _unpacked(bracket: Bracket, bound: Any) -> object:
-    if isinstance(bound, bytes) and bracket is not Bracket.BIN_DATA:
-        return bson.decode(bound, EXACT_IDS)[""]
-    return DatetimeMS(bound) if isinstance(bound, datetime) else bound
+    is_packed = isinstance(bound, bytes) and bracket is not Bracket.BIN_DATA
+    return bson.decode(bound, EXACT_IDS)[""] if is_packed else bound
 
 
 def _place(value: Any) -> tuple[Bracket, Position]:

@@ -48,6 +48,10 @@ UNAUTHORIZED = 13
 TOO_LARGE = (10334, 17419, 17420)
 """Document larger than the server allows: on the wire, in a pipeline stage, in a projection."""
 
+PASSING = frozenset({43, 175, 237, 239, 246, 290, 11601})
+"""No label says so, but another try may help: the cursor, the plan, the session or the operation
+was killed, the snapshot is too old or not there yet, the transaction had lasted too long."""
+
 
 def connect(url: str, *, seconds: float = 10.0, application: str = "mongosplit") -> Client:
     """A client for the replica set; nothing is sent before its first use.
@@ -81,10 +85,12 @@ def hosts(url: str) -> str:
 
 def is_transient(error: PyMongoError) -> bool:
     """Whether trying the whole thing again may help."""
-    return isinstance(error, AutoReconnect | NotPrimaryError | ServerSelectionTimeoutError) or any(
-        error.has_error_label(label)
-        for label in ("TransientTransactionError", "UnknownTransactionCommitResult")
-    )
+    if isinstance(error, AutoReconnect | NotPrimaryError | ServerSelectionTimeoutError):
+        return True
+    labels = ("TransientTransactionError", "UnknownTransactionCommitResult")
+    if any(error.has_error_label(label) for label in labels):
+        return True
+    return isinstance(error, OperationFailure) and error.code in PASSING
 
 
 @contextmanager

@@ -193,7 +193,7 @@ def _problems(schema: Schema, value: Value | None, path: tuple[str, ...]) -> Ite
     elif value.type_name not in schema["bsonType"]:
         yield Problem(path, *_refusal(value), wanted)
     elif value.type_name == "string" and _code_points(value) < schema.get("minLength", 0):
-        yield Problem(path, "missing", "is empty", wanted)
+        yield Problem(path, *_shortness(value), wanted)
     elif "enum" in schema and not _is_one_of(value, schema["enum"]):
         yield Problem(path, "wrong-type", "is not one of the allowed values", wanted)
     elif value.is_object:
@@ -213,6 +213,10 @@ def _is_one_of(value: Value, allowed: list[Any]) -> bool:
 def _code_points(text: Value) -> int:
     # The server counts code points, and a continuation byte begins none.
     return sum(byte & 0xC0 != 0x80 for byte in text.data[4:-1])
+
+
+def _shortness(text: Value) -> tuple[str, str]:
+    return ("wrong-type", "is too short") if _code_points(text) else ("missing", "is empty")
 
 
 def _refusal(value: Value) -> tuple[str, str]:

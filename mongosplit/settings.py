@@ -10,6 +10,7 @@ import getpass
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +22,9 @@ from mongosplit.errors import UsageError
 PREFIX = "MONGOSPLIT_"
 HOME = Path(".mongosplit")
 SERVERS_FILE = HOME / "servers.env"
+MONGODB_S_OWN = ("admin", "config", "local")
+FORBIDDEN_IN_A_DATABASE = set(' /\\."$*<>:|?\0')
+"""What a server may refuse in the name of a database, on any platform."""
 
 
 def _actor() -> str:
@@ -61,20 +65,31 @@ class Settings(BaseSettings):
             try:
                 parse_uri(url, validate=True, warn=False)
             except (PyMongoError, ValueError) as error:
-                raise ValueError("is not a MongoDB URL like mongodb://host:27017") from error
+                # What the driver says may hold a part of a password that was not escaped.
+                raise ValueError(
+                    "is not a MongoDB URL like mongodb://host:27017 (user name and password "
+                    "percent-encoded, options that the driver knows)"
+                ) from error
         return url
 
     @field_validator("redis_url")
     @classmethod
     def _redis_url_parses(cls, url: str) -> str:
-        if url and not url.startswith(("redis://", "rediss://")):
-            raise ValueError("is not a Redis URL like redis://host:6379/0")
+        if url and not _is_redis_url(url):
+            raise ValueError(
+                "is not a Redis URL like redis://host:6379/0 (user name and password "
+                "percent-encoded)"
+            )
         return url
 
-    @property
-    def has_servers(self) -> bool:
-        """Whether both servers are given."""
-        return bool(self.mongo_url and self.redis_url)
+    @field_validator("database", "ledger_database")
+    @classmethod
+    def _database_may_be_called_so(cls, name: str) -> str:
+        if FORBIDDEN_IN_A_DATABASE & set(name) or len(name.encode()) > 63:
+            raise ValueError("is not a name that MongoDB allows for a database")
+        if name in MONGODB_S_OWN:
+            raise ValueError(f"cannot be one of {', '.join(MONGODB_S_OWN)}: they are MongoDB's own")
+        return name
 
     @property
     def data_database(self) -> str:
@@ -89,6 +104,17 @@ class Settings(BaseSettings):
         if not named:
             raise missing("database", "the database that holds the source collection")
         return str(named)
+
+
+def _is_redis_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - asking for a port that is no number raises
+    except ValueError:
+        return False
+    database = parts.path.removeprefix("/")
+    scheme_known = parts.scheme in ("redis", "rediss")
+    return scheme_known and bool(parts.hostname) and (not database or database.isdigit())
 
 
 def flag(name: str) -> str:
@@ -126,6 +152,8 @@ def _sentence(error: Any) -> str:
     context = error.get("ctx", {})
     if error["type"] == "value_error":
         return str(context["error"])
+    if error["type"] == "string_too_short":
+        return "is empty"
     value = "" if error["type"] == "missing" else f"{error['input']!r} "
     bounds = Settings.model_fields[str(error["loc"][0])].metadata
     low = next(

@@ -83,7 +83,7 @@ def dev(folder: Path | None) -> None:
         console.data.print(f"Redis     {ready.redis_url}")
         console.data.print(f"database  {ready.data_database}")
         console.say(
-            "every mongosplit command and every worker typed in this folder finds them; for others:\n"
+            "every mongosplit command and worker typed in this folder finds them; for others:\n"
             f"  set -a; . {SERVERS_FILE}; set +a\n"
             "some users to split: python -m ops.seed --count 50000\n"
             "Ctrl-C stops them; the data stays"

@@ -18,6 +18,7 @@ from mongosplit.schema import ID_TYPES
 from mongosplit.settings import Settings
 from worker import presence
 
+START_A_WORKER = "celery -A worker.app worker -Q migrate,verify -n w1@%h -c 2"
 OLDEST_MONGODB = (5, 0)
 OLDEST_REDIS = (6, 2)
 
@@ -216,7 +217,7 @@ def workers(_: Subject) -> Iterator[Finding]:
                 "workers",
                 "warning",
                 f"no worker listens on queue {queue}",
-                "celery -A worker.app worker -Q migrate,verify -n w1@%h -c 2",
+                START_A_WORKER,
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,14 @@ from mongosplit.model import Run, RunState
 from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
 from producer import dispatch
+from producer.dispatch import BrokerAway
 from worker import verification
 from worker.tasks import is_in_share
 
+OnProgress = Callable[[int, int], None]
 POLL_SECONDS = 0.2
+HERE_AT_ONCE = 50
+"""Chunks compared in this process before looking again whether a worker has come."""
 RESEND_SECONDS = 15.0
 """How long the number of unchecked chunks may stand still before they are sent again."""
 
@@ -57,58 +62,53 @@ def conclude(at: OpenRun) -> Verdict:
     return Verdict(run, failed, len(unable), wrong, checked)
 
 
-def reverify(at: OpenRun, settings: Settings, on_progress: Callable[[int, int], None]) -> Verdict:
-    """Compare every chunk again, by the workers on the `verify` queue, or here if there are none.
+def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdict:
+    """Compare every chunk again, by the workers on the `verify` queue; here where there are none.
 
     A chunk that is not applied must have nothing in the targets. `on_progress` gets how many chunks
     are checked, of how many.
     """
     number = runs.next_verification(at.ledger, at.run.id)
     whole = len(chunks.numbers(at.ledger, at.run.id, {}))
-    if dispatch.listeners("verify"):
-        _by_workers(at, settings, number, whole, on_progress)
-    else:
-        _here(at, settings, number, whole, on_progress)
+    sent = 0
+    last_change, left_before = time.monotonic(), whole
+    while left := chunks.numbers(at.ledger, at.run.id, chunks.unchecked(number)):
+        on_progress(whole - len(left), whole)
+        if not _somebody_listens():
+            for n in left[:HERE_AT_ONCE]:
+                _verify_here(at, settings, number, n)
+            continue
+        if len(left) < left_before:
+            last_change, left_before = time.monotonic(), len(left)
+        stuck = time.monotonic() - last_change > RESEND_SECONDS
+        sent = 0 if stuck else sent
+        sent = _send_next(at, settings, number, left, sent)
+        time.sleep(POLL_SECONDS)
+    on_progress(whole, whole)
     return conclude(at)
 
 
-def _here(
-    at: OpenRun,
-    settings: Settings,
-    number: int,
-    whole: int,
-    on_progress: Callable[[int, int], None],
-) -> None:
-    attempt = Attempt(worker=settings.actor)
-    for done, n in enumerate(chunks.numbers(at.ledger, at.run.id, {}), start=1):
-        share = is_in_share(n, settings.verify_share)
-        verify.verify_chunk(at, n, attempt, verification=number, independent=share)
-        on_progress(done, whole)
+def _somebody_listens() -> bool:
+    try:
+        return bool(dispatch.listeners("verify"))
+    except BrokerAway:
+        return False
 
 
-def _by_workers(
-    at: OpenRun,
-    settings: Settings,
-    number: int,
-    whole: int,
-    on_progress: Callable[[int, int], None],
-) -> None:
-    sent = 0
-    moved, left_before = time.monotonic(), whole
-    while left := chunks.numbers(at.ledger, at.run.id, chunks.unchecked(number)):
-        on_progress(whole - len(left), whole)
-        unsent = [n for n in left if n > sent]
-        with dispatch.broker_errors():
-            if unsent and dispatch.queued("verify") < settings.wave_size:
-                verification.send(at.run.id, unsent[: settings.wave_size], number)
-                sent = unsent[: settings.wave_size][-1]
-            elif time.monotonic() - moved > RESEND_SECONDS:
-                verification.send(at.run.id, left[: settings.wave_size], number)
-                moved = time.monotonic()
-        if len(left) < left_before:
-            moved, left_before = time.monotonic(), len(left)
-        time.sleep(POLL_SECONDS)
-    on_progress(whole, whole)
+def _send_next(at: OpenRun, settings: Settings, number: int, left: list[int], sent: int) -> int:
+    """Send the next chunks if the queue has room for them; returns the last chunk sent."""
+    unsent = [n for n in left if n > sent][: settings.wave_size]
+    with suppress(BrokerAway), dispatch.broker_errors():
+        if unsent and dispatch.queued("verify") < settings.wave_size:
+            verification.send(at.run.id, unsent, number)
+            return unsent[-1]
+    return sent
+
+
+def _verify_here(at: OpenRun, settings: Settings, number: int, n: int) -> None:
+    attempt = Attempt(worker=settings.actor, most=settings.max_attempts)
+    share = is_in_share(n, settings.verify_share)
+    verify.verify_chunk(at, n, attempt, verification=number, independent=share)
 
 
 def found(at: OpenRun, *, limit: int = 0) -> list[dict[str, Any]]:

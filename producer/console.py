@@ -99,7 +99,7 @@ def _show(progress: Progress, rows: dict[str, TaskID], tick: Tick) -> None:
 
 def migrate_sentence(tick: Tick) -> str:
     """Chunks, rate, ETA, pace, and what stands in the way."""
-    parts = [f"{tick.chunks(*APPLIED):,}/{tick.total:,} chunks", f"{tick.rate:,.0f} users/s"]
+    parts = [f"{tick.chunks(*APPLIED):,}/{tick.total:,} chunks", f"{tick.rate:,.0f} {tick.unit}/s"]
     eta = tick.eta_seconds
     parts.append(f"ETA {duration(eta)}" if eta is not None else "ETA unknown")
     parts.append("pace: no limit")
@@ -113,14 +113,14 @@ def migrate_sentence(tick: Tick) -> str:
 
 
 class _PlainLines:
-    """Progress where there is no terminal: a line for each tenth of the way."""
+    """Progress where there is no terminal: a line for each tenth, and for each new obstacle."""
 
     def __init__(self) -> None:
-        self.tenth = -1
+        self.said = -1, ""
 
     def show(self, tick: Tick) -> None:
-        """Say the line if another tenth is done."""
-        tenth = 10 * tick.chunks(*APPLIED) // max(tick.total, 1)
-        if tenth != self.tenth:
-            self.tenth = tenth
+        """Say the line if there is news."""
+        news = 10 * tick.chunks(*APPLIED) // max(tick.total, 1), tick.obstacle
+        if news != self.said:
+            self.said = news
             talk.print(f"{tick.run.id}: {migrate_sentence(tick)}")

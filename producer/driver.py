@@ -28,6 +28,8 @@ CALLBACK_SECONDS = 3.0
 """How long a finished wave waits for its chord's callback before the driver closes it."""
 LOST_SECONDS = 3.0
 """How long a chunk must be in nobody's hands before its message counts as lost."""
+SENT_AGAIN_AT_ONCE = 500
+"""Bounded, or a false alarm would double a long queue."""
 RATE_SECONDS = 10.0
 
 _IS_APPLIED = {"state": {"$in": [state.value for state in APPLIED]}}
@@ -42,6 +44,11 @@ class Tick:
     rate: float
     queued: int
     obstacle: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What the source calls its documents: the name of the collection."""
+        return self.run.source.partition(".")[2]
 
     def chunks(self, *states: ChunkState) -> int:
         """How many chunks are in one of these states."""
@@ -117,7 +124,7 @@ def drive(
     """
     eyes, stop = _Eyes(), stop or Event()
     run_id = at.run.id
-    runs.hold(at.ledger, run_id, holder)
+    runs.hold_when_free(at.ledger, run_id, holder)
     try:
         if at.run.verification == 0:
             runs.next_verification(at.ledger, run_id)
@@ -135,8 +142,10 @@ def _tick(at: OpenRun, settings: Settings, eyes: _Eyes) -> Tick:
     obstacle, queued = "", 0
     run = runs.get(at.ledger, at.run.id)
     try:
+        outstanding, sent = _close_waves(at, eyes)
         if run.state is RunState.RUNNING:
-            _migrate(at, settings, eyes)
+            _send_waves(at, settings, sent, len(outstanding))
+            _send_lost(at, eyes, outstanding)
         _verify(at, settings, eyes, run.verification)
         queued = dispatch.queued("migrate")
     except BrokerAway as error:
@@ -159,19 +168,17 @@ def _all_migrated(at: OpenRun, run: Run) -> Run:
     return moved
 
 
-def _migrate(at: OpenRun, settings: Settings, eyes: _Eyes) -> None:
-    open_waves = waves.open_waves(at.ledger, at.run.id)
+def _close_waves(at: OpenRun, eyes: _Eyes) -> tuple[set[int], list[int]]:
+    """Close what is over; returns the pending chunks of open waves, and all chunks in them."""
     outstanding: set[int] = set()
-    for wave in open_waves:
+    sent: list[int] = []
+    for wave in waves.open_waves(at.ledger, at.run.id):
         pending = chunks.still(at.ledger, at.run.id, wave.chunks, {"state": "pending"})
         outstanding |= pending
+        sent += wave.chunks
         if not pending:
             _close(at, wave, eyes)
-    _send_waves(at, settings, open_waves, len(outstanding))
-    held, waiting = claims.of_run(at.ledger, at.run.id, work="migrate")
-    carried = waiting | {claim.n for claim in held if not presence.is_dead(claim)}
-    lost = eyes.migrate.lost(outstanding, carried, dispatch.queued("migrate"))
-    dispatch.send_chunks(at.run.id, lost[: settings.wave_size])
+    return outstanding, sent
 
 
 def _close(at: OpenRun, wave: Wave, eyes: _Eyes) -> None:
@@ -181,17 +188,23 @@ def _close(at: OpenRun, wave: Wave, eyes: _Eyes) -> None:
             verification.close_and_verify(at.ledger, at.run.id, wave.n, by="driver")
 
 
-def _send_waves(at: OpenRun, settings: Settings, open_waves: list[Wave], outstanding: int) -> None:
+def _send_waves(at: OpenRun, settings: Settings, sent: list[int], outstanding: int) -> None:
     """Refill by count, so that a straggler in one wave keeps nobody from the next."""
-    sent = [n for wave in open_waves for n in wave.chunks]
     while outstanding <= settings.wave_size * (settings.waves_in_flight - 1):
         unsent = {"state": "pending", "n": {"$nin": sent}}
         numbers = chunks.numbers(at.ledger, at.run.id, unsent, limit=settings.wave_size)
         if not numbers:
             return
-        dispatch.send_wave(waves.open_next(at.ledger, at.run.id, numbers))
         sent += numbers
         outstanding += len(numbers)
+        dispatch.send_wave(waves.open_next(at.ledger, at.run.id, numbers))
+
+
+def _send_lost(at: OpenRun, eyes: _Eyes, outstanding: set[int]) -> None:
+    held, waiting = claims.of_run(at.ledger, at.run.id, work="migrate")
+    carried = waiting | {claim.n for claim in held if not presence.is_dead(claim)}
+    lost = eyes.migrate.lost(outstanding, carried, dispatch.queued("migrate"))
+    dispatch.send_chunks(at.run.id, lost[:SENT_AGAIN_AT_ONCE])
 
 
 def _verify(at: OpenRun, settings: Settings, eyes: _Eyes, number: int) -> None:
@@ -204,7 +217,7 @@ def _verify(at: OpenRun, settings: Settings, eyes: _Eyes, number: int) -> None:
     carried = waiting | {claim.n for claim in held if not presence.is_dead(claim)}
     lost = eyes.verify.lost(waiting_for, carried, dispatch.queued("verify"))
     with dispatch.broker_errors():
-        verification.send(at.run.id, lost[: settings.wave_size], number)
+        verification.send(at.run.id, lost[:SENT_AGAIN_AT_ONCE], number)
 
 
 def _is_over(at: OpenRun, tick: Tick) -> bool:

@@ -49,6 +49,19 @@ def dry_run_flag(command: Command) -> Command:
     return click.option("--dry-run", is_flag=True, help=text)(command)
 
 
+def local_workers_flag(command: Command) -> Command:
+    """`--local-workers N`: workers that live as long as the command."""
+    option = click.option(
+        "--local-workers",
+        "local",
+        type=click.IntRange(0, 64),
+        default=0,
+        metavar="N",
+        help="run N workers here meanwhile",
+    )
+    return option(command)
+
+
 def name_argument(word: str) -> Callable[[Command], Command]:
     """The migration or run a verb is about; the setting MIGRATION when none is named."""
     return click.argument("name", metavar=f"[{word}]", required=False, default=None)

@@ -67,7 +67,8 @@ def _sentence(facts: dict[str, Any]) -> str:
     said += " are split"
     if facts["seconds"]:
         rate = documents["migrated"] / facts["seconds"]
-        said += f", in {duration(facts['seconds'])} ({rate:,.0f} users/s with verification)"
+        unit = facts["source"].partition(".")[2]
+        said += f", in {duration(facts['seconds'])} ({rate:,.0f} {unit}/s with verification)"
     return said + "."
 
 

@@ -1,7 +1,7 @@
 """Presence: which workers are alive, by a key in Redis that each renews every two seconds.
 
-The key carries the fingerprints of nothing and no data: it only says that the worker lives. Redis
-may be wiped; the keys are back with the next heartbeat, and nothing is decided on them but waiting.
+The key says that the worker lives and which queues it listens on. Redis may be wiped: the keys are
+back with the next heartbeat, and nothing is decided on them but who is waited for.
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ def _renew(sender: Any, **_: Any) -> None:
         connection().set(PREFIX + hostname, json.dumps(facts), ex=EXPIRES_SECONDS)
     except redis.RedisError:
         # Redis is away: Celery itself is trying to reach it and says so; the next beat renews.
+        return
+
+
+@signals.worker_shutdown.connect
+def _leave(sender: Any, **_: Any) -> None:
+    try:
+        connection().delete(PREFIX + sender.hostname)
+    except redis.RedisError:
+        # The key expires by itself.
         return
 
 

@@ -77,7 +77,7 @@ def claimed(
         yield attempts
         ending = {"$set": {"attempts": 0}}
     except FenceBusy:
-        ending = {"$inc": {"attempts": -1}}
+        _take_back(ledger, work, run, n)
         raise
     finally:
         _release(ledger, work, run, n, mine, ending)
@@ -99,6 +99,13 @@ def _take(
     )
     assert row is not None  # an upsert that returns the document after it
     return int(row["attempts"]), [claim for claim in _claims(row) if claim.session != mine]
+
+
+def _take_back(ledger: Ledger, work: str, run: str, n: int) -> None:
+    # Whoever held the fence may have come to its end meanwhile, and counts from nothing again.
+    ledger["claims"].update_one(
+        {"_id": _key(work, run, n), "attempts": {"$gt": 0}}, {"$inc": {"attempts": -1}}
+    )
 
 
 def _release(

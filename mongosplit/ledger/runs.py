@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import DESCENDING, ReturnDocument
@@ -104,10 +105,16 @@ def get(ledger: Ledger, run_id: str) -> Run:
     Raises:
         UsageError: there is none.
     """
-    row = ledger["runs"].find_one({"_id": run_id})
-    if row is None:
+    run = by_id(ledger, run_id)
+    if run is None:
         raise UsageError(f'there is no run "{run_id}"', hint=_known(ledger))
-    return _run(row)
+    return run
+
+
+def by_id(ledger: Ledger, run_id: str) -> Run | None:
+    """The run of that id, if there is one."""
+    row = ledger["runs"].find_one({"_id": run_id})
+    return None if row is None else _run(row)
 
 
 def find(ledger: Ledger, name: str) -> Run:
@@ -202,6 +209,31 @@ def hold(ledger: Ledger, run_id: str, holder: str, *, seconds: int = LEASE_SECON
             f"run {run_id} is being driven by {held.get('holder', 'somebody else')}",
             hint=f"watch it: mongosplit status {run_id} --watch",
         )
+
+
+def hold_when_free(ledger: Ledger, run_id: str, holder: str) -> None:
+    """Take the lease; if a holder that no longer renews it has it, wait until it runs out.
+
+    Raises:
+        LeaseHeld: the holder lives: it renewed the lease while we looked.
+    """
+    seen = _lease_end(ledger, run_id)
+    deadline = time.monotonic() + LEASE_SECONDS + 5
+    while True:
+        try:
+            hold(ledger, run_id, holder)
+        except LeaseHeld:
+            if _lease_end(ledger, run_id) != seen or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _lease_end(ledger: Ledger, run_id: str) -> datetime | None:
+    row = ledger["runs"].find_one({"_id": run_id}, {"lease": 1}) or {}
+    end: datetime | None = (row.get("lease") or {}).get("until")
+    return end
 
 
 def let_go(ledger: Ledger, run_id: str, holder: str) -> None:

@@ -23,7 +23,8 @@ from redis import Redis
 import ops.leash
 from mongosplit.errors import Failed, UsageError
 from ops.embedded import EmbeddedServers
-from ops.leash import Server, leashed, mongod_binary, redis_binary, stop, until
+from ops.leash import Server, mongod_binary, redis_binary, stop, until
+from producer.leash import leashed
 
 PARENT = """
 import signal, sys
@@ -37,7 +38,7 @@ signal.pause()
 # Its child writes down which signal it gets.
 LEASH_HOLDER = """
 import signal, subprocess, sys
-from ops.leash import leashed
+from producer.leash import leashed
 traps = "".join(f"trap 'echo {name} >$0; exit' {name}; " for name in ("TERM", "USR1"))
 child = traps + "echo $$; while :; do sleep 0.1; done"
 command = leashed(["sh", "-c", child, sys.argv[1]], signal=int(sys.argv[2]))
@@ -205,19 +206,26 @@ def test_servers_outlive_the_thread_that_starts_them() -> None:
             assert redis.ping()
 
 
+def roles(url: str) -> list[str]:
+    """What the primary takes its nodes for."""
+    with MongoClient[dict[str, Any]](url) as client:
+        answer = client.admin.command("replSetGetStatus")
+    return sorted(member["stateStr"] for member in answer["members"])
+
+
 def test_a_set_of_three_survives_its_primary_and_a_change_of_ports(tmp_path: Path) -> None:
     with EmbeddedServers(tmp_path, nodes=3, redis=False) as servers:
         assert servers.redis_process is None
-        first, url = servers.primary(), servers.mongo_url
+        url = servers.mongo_url
+        assert roles(url) == ["PRIMARY", "SECONDARY", "SECONDARY"]
+        first = servers.primary()
         with MongoClient[dict[str, Any]](url, w="majority") as client:
             client.shop.users.insert_one({"_id": "before"})
             servers.kill_mongod(first)
             assert servers.primary() != first
             client.shop.users.insert_one({"_id": "between"})
             servers.start_mongod(first)
-            answer = client.admin.command("replSetGetStatus")
-            roles = sorted(member["stateStr"] for member in answer["members"])
-            assert roles == ["PRIMARY", "SECONDARY", "SECONDARY"]
+            assert roles(url) == ["PRIMARY", "SECONDARY", "SECONDARY"]
         for i in range(2):
             servers.kill_mongod(i)
         with pytest.raises(Failed, match="1 of 3 nodes live"):

@@ -140,6 +140,7 @@ def test_different_paths_never_look_the_same(one: list[str], other: list[str]) -
         (("$set", "a$"), "`$set`.a$"),
         (("", "straße 🌻", "a`b"), "``.straße 🌻.`a``b`"),
         (("*", FURTHER), "`*`.*"),
+        (("\\x1b",), r"`\\x1b`"),
         (("\x1b[2J", "\udcff"), r"`\x1b[2J`.`\udcff`"),
     ],
 )
@@ -229,9 +230,21 @@ def test_what_an_array_hides_inside_an_array_is_taken_only_by_a_copy_of_both() -
     }
 
 
-def test_a_path_inside_and_outside_a_nested_array_counts_once() -> None:
-    found = counts(tallied([bson.encode({"k": [[{"name": 1}], {"name": 2}]})], letters))
-    assert found == {"k.name": (1, {"int": 1}, 0)}
+@pytest.mark.parametrize("hidden", [1, "s"])
+def test_a_path_inside_and_outside_a_nested_array_counts_once(hidden: object) -> None:
+    found = counts(tallied([bson.encode({"k": [[{"name": hidden}], {"name": 2}]})], letters))
+    types = {"int": 1} if hidden == 1 else {"int": 1, "string": 1}
+    assert found == {"k.name": (1, types, 0)}
+
+
+def test_a_long_array_leaves_nothing_behind() -> None:
+    document = bson.encode({"a": list(range(20_000)), "b": [{"c": n} for n in range(5_000)]})
+    tracemalloc.start()
+    tally = tallied([document])
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert counts(tally)["a"] == (1, {"array of int": 1}, 1)
+    assert kept < 100_000
 
 
 @steady
@@ -257,8 +270,10 @@ def replaced(document: bytes, path: Names) -> bytes:
 
 
 def _replaced(value: Value, rest: Names) -> Value:
-    if value.is_array and len(value.data) > 5:
-        return raw.array([_replaced(item, rest) for _, item in raw.elements(value.data)])
+    if value.is_array:
+        # An empty one stays an array: an expression that looks for a field in it finds [].
+        items = [_replaced(item, rest) for _, item in raw.elements(value.data)]
+        return raw.array(items or ([] if rest else [PROBE]))
     if value.is_object and len(value.data) > 5:
         return Value(value.kind, replaced(value.data, rest)) if rest else value
     return value if rest else PROBE

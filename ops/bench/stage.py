@@ -1,0 +1,188 @@
+"""The stage of the benchmark: seeded users, targets made anew, cells measured in shuffled rounds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from mongosplit import definition
+from mongosplit.errors import Failed
+from mongosplit.ledger.book import Ledger
+from mongosplit.mongo import Client, Data, connect, exact
+from mongosplit.open_run import open_run
+from mongosplit.settings import Settings
+from ops.bench.jobs import OWN_LEDGER
+from ops.bench.workers import Job, Place, carry_out
+from ops.seed import seed
+from producer import planning
+from producer.checks import Subject
+
+QUIET = 0.25
+"""Cores that other work may take before a measurement is repeated."""
+
+TRIES = 3
+"""How often a cell is measured in a round, at most; the one with the least other work counts."""
+
+SPEC = "users"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing measured: a job and its number of worker processes.
+
+    A cell begins with empty targets and a new plan, or, when `goes_on`, with what the cell before
+    it left behind. The validators of the targets are on when `validators`.
+    """
+
+    name: str
+    job: Job
+    workers: int
+    validators: bool = False
+    goes_on: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: users done, seconds, CPU seconds of both sides, cores others kept busy.
+
+    `targets` holds the md5 over all bytes of each target afterwards.
+    """
+
+    users: int
+    seconds: float
+    mongod: float | None
+    clients: float
+    foreign: float | None
+    targets: dict[str, str]
+
+    @property
+    def rate(self) -> float:
+        """Users a second."""
+        return self.users / self.seconds
+
+    @property
+    def quiet(self) -> bool:
+        """Whether other work left the machine to us, as far as is known."""
+        return (self.foreign or 0.0) < QUIET
+
+
+Samples = dict[str, list[Sample]]
+"""By cell: one sample for each round."""
+
+
+@dataclass
+class Stage:
+    """The servers and the source that all cells share, and how a cell is measured."""
+
+    client: Client
+    settings: Settings
+    rounds: int
+    on_cell: Callable[[str], None] = lambda _: None
+    _shuffled: random.Random = field(default_factory=partial(random.Random, 1))
+    _moved: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.migration = definition.load(SPEC)
+        self.ledger = Ledger.at(self.client, self.settings.ledger_database)
+        self.mongod = int(self.client.admin.command("serverStatus")["pid"])
+
+    @property
+    def data(self) -> Data:
+        """The database of source and targets."""
+        return exact(self.client[self.settings.data_database])
+
+    def fill(self, users: int) -> None:
+        """Put seeded, clean users into the source."""
+        seed(self.data[self.migration.source], users)
+
+    def measure(self, groups: Sequence[Sequence[Cell]]) -> Samples:
+        """Measure all cells in so many rounds; the groups of a round come in shuffled order.
+
+        The cells of a group follow one another, so that a later one may go on from an earlier one.
+
+        Raises:
+            Failed: the cells do not leave the same bytes in the targets.
+        """
+        samples: Samples = {cell.name: [] for group in groups for cell in group}
+        for _ in range(self.rounds):
+            for group in self._shuffled.sample(groups, len(groups)):
+                for cell in group:
+                    samples[cell.name].append(self._quietest(cell))
+        return samples
+
+    def _quietest(self, cell: Cell) -> Sample:
+        taken: list[Sample] = []
+        for _ in range(TRIES):
+            taken.append(self._sample(cell))
+            if taken[-1].quiet:
+                break
+        self.on_cell(cell.name)
+        return min(taken, key=lambda sample: sample.foreign or 0.0)
+
+    def _sample(self, cell: Cell) -> Sample:
+        run = self._run() if cell.goes_on else self._reset(validators=cell.validators)
+        place = Place(self.settings.mongo_url, self.settings.ledger_database, run)
+        took = carry_out(cell.job, place, cell.workers, self.mongod)
+        targets = self._bytes_of_targets()
+        if targets != (self._moved or targets):
+            raise Failed(f"cell {cell.name} left other bytes in the targets than those before it")
+        self._moved = targets
+        return Sample(
+            users=took.users,
+            seconds=took.passed.wall,
+            mongod=took.passed.mongod,
+            clients=took.clients,
+            foreign=took.passed.foreign(took.clients),
+            targets=targets,
+        )
+
+    def _run(self) -> str:
+        row = self.ledger["runs"].find_one({}, {"_id": 1})
+        if row is None:
+            raise Failed("a cell that goes on from another one came first")
+        return str(row["_id"])
+
+    def _reset(self, *, validators: bool) -> str:
+        """Empty targets as a start makes them, and a new run with its plan; returns its id."""
+        self.client.drop_database(self.settings.ledger_database)
+        targets = [target.collection for target in self.migration.targets]
+        for name in (*targets, OWN_LEDGER):
+            self.data.drop_collection(name)
+        self.data.create_collection(OWN_LEDGER)
+        at = Subject(self.client, self.ledger, self.settings, self.migration, SPEC)
+        run = planning.make(at, lambda _: None).run
+        if run is None:
+            raise Failed("the plan of the benchmark made no run")
+        opened = open_run(self.client, self.ledger, run.id, holder=self.settings.actor)
+        planning.begin_running(opened)
+        if not validators:
+            for name in targets:
+                self.data.command("collMod", name, validator={})
+        # A checkpoint now, or the clearing away would be paid by the cell.
+        self.client.admin.command("fsync")
+        return run.id
+
+    def _bytes_of_targets(self) -> dict[str, str]:
+        names = [target.collection for target in self.migration.targets]
+        found: dict[str, Any] = self.data.command("dbHash", collections=names)
+        return dict(found["collections"])
+
+
+def settings(url: str, *, database: str, chunk: int) -> Settings:
+    """The settings of a benchmark: none are taken from the environment."""
+    return Settings(
+        mongo_url=url,
+        database=database,
+        ledger_database=f"{database}_ledger",
+        chunk_size=chunk,
+        verify_share=0.0,
+        actor="bench",
+    )
+
+
+def open_client(url: str) -> Client:
+    """A client for the stage; the workers make their own."""
+    return connect(url, application="mongosplit-bench")
