@@ -134,7 +134,7 @@ def read_settings(**flags: Any) -> Settings:
     """Settings from flags (None: not given), then the environment, then the servers file.
 
     Raises:
-        UsageError: naming the first setting that is wrong, without its value.
+        UsageError: naming the first setting that is wrong; a URL is never repeated.
     """
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
@@ -144,28 +144,28 @@ def read_settings(**flags: Any) -> Settings:
         sentence = _sentence(first)
         raise UsageError(
             f"{PREFIX}{name.upper()} ({flag(name)}) {sentence}",
-            hint=f"it is the {Settings.model_fields[name].description}",
+            hint=f"give {_example(name)}: {Settings.model_fields[name].description}",
         ) from None
 
 
+def _example(name: str) -> str:
+    default = Settings.model_fields[name].default
+    has_one = isinstance(default, str | int | float) and default != ""
+    return f"{flag(name)} {default}" if has_one else flag(name)
+
+
 def _sentence(error: Any) -> str:
-    context = error.get("ctx", {})
     if error["type"] == "value_error":
-        return str(context["error"])
+        return str(error["ctx"]["error"])
     if error["type"] == "string_too_short":
         return "is empty"
-    value = "" if error["type"] == "missing" else f"{error['input']!r} "
-    bounds = Settings.model_fields[str(error["loc"][0])].metadata
-    low = next(
-        (
-            b
-            for m in bounds
-            for b in (getattr(m, "ge", None), getattr(m, "gt", None))
-            if b is not None
-        ),
-        None,
-    )
-    high = next((m.le for m in bounds if getattr(m, "le", None) is not None), None)
-    if low is not None and high is not None:
-        return f"is {value}and must be a number between {low} and {high:,}"
-    return f"is {value}and must be: {error['msg'].lower()}"
+    info = Settings.model_fields[str(error["loc"][0])]
+    found = {
+        name: getattr(mark, name)
+        for mark in info.metadata
+        for name in ("gt", "ge", "le")
+        if hasattr(mark, name)
+    }
+    low = f"more than {found['gt']}" if "gt" in found else f"at least {found['ge']}"
+    kind = "whole number" if info.annotation is int else "number"
+    return f"is {error['input']!r} and must be a {kind}, {low} and at most {found['le']:,}"

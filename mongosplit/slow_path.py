@@ -94,8 +94,12 @@ def _by_rows(
 
 
 def _with_ids(match: dict[str, Any], ids: list[Value]) -> dict[str, Any]:
-    among = raw.build([("_id", raw.subdocument([("$in", raw.array(ids))]))])
-    return {"$and": [match, RawBSONDocument(among)]}
+    return {"$and": [match, _among("_id", ids)]}
+
+
+def _among(path: str, values: list[Value]) -> RawBSONDocument:
+    """The query for these values, which stay bytes: not all text that is stored can be decoded."""
+    return RawBSONDocument(raw.build([(path, raw.subdocument([("$in", raw.array(values))]))]))
 
 
 def _source_id(parts: Parts) -> Value:
@@ -176,16 +180,16 @@ def _keys(at: OpenRun, key: str, part: bytes) -> Iterator[tuple[_Key, Index]]:
 
 def _taken(at: OpenRun, session: Session, good: list[tuple[Value, Parts]]) -> dict[_Key, _Taken]:
     """The unique keys of these parts that documents in the targets have already."""
-    wanted: dict[tuple[str, str], list[Any]] = {}
+    wanted: dict[tuple[str, str], list[Value]] = {}
     for _, parts in good:
         for key, part in parts.items():
             for (_, path, value), _ in _keys(at, key, part):
-                wanted.setdefault((key, path), []).append(value.decode())
+                wanted.setdefault((key, path), []).append(value)
     taken: dict[_Key, _Taken] = {}
     for (key, path), values in wanted.items():
         target = at.migration.keys[key]
         cursor = at.target(target).find_raw_batches(
-            {path: {"$in": values}}, session=session, collation=SIMPLE
+            _among(path, values), session=session, collation=SIMPLE
         )
         for document in raw_documents(cursor):
             adoptable = path == target.adopt_by and _is_free(target, document)

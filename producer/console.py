@@ -9,7 +9,14 @@ from typing import Any, Protocol
 
 from bson import json_util
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from mongosplit.model import APPLIED, ChunkState
@@ -49,11 +56,22 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def _progress(*columns: ProgressColumn) -> Progress:
+    # Off a terminal a bar would be drawn once, at its end, and leave an empty line in the log.
+    return Progress(
+        *columns,
+        console=talk,
+        transient=True,
+        refresh_per_second=8,
+        disable=not talk.is_terminal,
+    )
+
+
 @contextmanager
 def counting(label: str, unit: str, about: int = 0) -> Iterator[Counter]:
     """A bar for something counted; gives the function that moves it to so many, of so many."""
     columns = (TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.fields[said]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=talk, transient=True) as progress:
+    with _progress(*columns, TimeElapsedColumn()) as progress:
         task = progress.add_task(label, total=about or None, said="")
 
         def move(done: int, whole: int = about) -> None:
@@ -71,7 +89,7 @@ def driving(run: str) -> Iterator[Callable[[Tick], None]]:
         BarColumn(30),
         TextColumn("{task.fields[said]}"),
     )
-    with Progress(*columns, console=talk, transient=True, refresh_per_second=8) as progress:
+    with _progress(*columns) as progress:
         rows = {
             "migrate": progress.add_task(f"{run} migrate", total=None, said="waiting for workers"),
             "verify": progress.add_task(f"{run} verify ", total=None, said=""),

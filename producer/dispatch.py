@@ -32,7 +32,7 @@ def broker_errors() -> Iterator[None]:
     except (OperationalError, redis.RedisError, RuntimeError) as error:
         # Celery raises a bare RuntimeError when the result store cannot be reached.
         raise BrokerAway(
-            "Redis does not answer",
+            f"Redis does not answer at {presence.address()}",
             hint="check that it runs, and MONGOSPLIT_REDIS_URL (--redis-url)",
         ) from error
 

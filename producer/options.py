@@ -21,14 +21,13 @@ def settings_flags(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_settings(**arguments: Any) -> Any:
-        given = {name: arguments.pop(name) for name in Settings.model_fields if name != "migration"}
+        given = {name: arguments.pop(name) for name in Settings.model_fields}
         return command(settings=read_settings(**given), **arguments)
 
     wrapped: Command = with_settings
     for name, info in reversed(Settings.model_fields.items()):
-        if name != "migration":
-            text = f"{info.description} [env {PREFIX}{name.upper()}]"
-            wrapped = click.option(flag(name), name, default=None, metavar="…", help=text)(wrapped)
+        text = f"{info.description} [env {PREFIX}{name.upper()}]"
+        wrapped = click.option(flag(name), name, default=None, metavar="…", help=text)(wrapped)
     return wrapped
 
 

@@ -13,6 +13,7 @@ import time
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from celery import signals
@@ -33,6 +34,12 @@ def _redis(url: str) -> redis.Redis:
 def connection() -> redis.Redis:
     """A connection to the broker's Redis."""
     return _redis(str(app.conf.broker_url))
+
+
+def address() -> str:
+    """Where the broker's Redis is, without user, password or database."""
+    parts = urlsplit(str(app.conf.broker_url))
+    return f"{parts.hostname}:{parts.port or 6379}"
 
 
 @signals.heartbeat_sent.connect

@@ -15,7 +15,14 @@ Split = tuple[list[Document], list[Document], list[Document]]
 NOTHING: Document = {}
 LOGIN = ("username", "password")
 PROFILE_TOP = ("unternehmen", "beschreibung", "slogan")
-PROFILE = ("profilBild", "bannerBild", "oeffnungszeiten", "website", "socialMedia", "tags")
+PROFILE: tuple[str, ...] = (
+    "profilBild",
+    "bannerBild",
+    "oeffnungszeiten",
+    "website",
+    "socialMedia",
+    "tags",
+)
 PROFILE += ("products", "businessDetails", "location", "operationalInfo")
 TRIAL = ("registrationStatus", "registrationDate", "trialStartDate", "trialEndDate")
 STAMPS = ("createdAt", "updatedAt")

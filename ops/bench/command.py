@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,11 +27,14 @@ from ops.bench.result import Goal, Result
 from ops.bench.sections import SECTIONS
 from ops.bench.stage import QUIET, Stage, open_client, settings
 from ops.embedded import EmbeddedServers
-from producer.console import duration, say
+from producer.console import counting, duration, say
 from producer.options import report_error
 
 DATABASE = "bench"
 WIDTH = 118
+OPLOG_MB = 1024
+"""Room for some forty cells of 20,000 users; it wraps around, and nobody reads it."""
+
 Results = dict[str, Result]
 
 
@@ -51,8 +56,7 @@ def main(
     wanted = names or tuple(SECTIONS)
     began = time.monotonic()
     try:
-        # Cells write about 2 MB of oplog for 1,000 users; it need not hold more than one of them.
-        with EmbeddedServers(redis=False, cache_gb=cache_gb, oplog_mb=1024) as servers:
+        with EmbeddedServers(redis=False, cache_gb=cache_gb, oplog_mb=OPLOG_MB) as servers:
             results, facts = _run(servers.mongo_url, wanted, users, rounds, chunk)
     except MongosplitError as error:
         sys.exit(report_error(error))
@@ -73,8 +77,8 @@ def _run(
         stage.fill(users)
         results: Results = {}
         for name in wanted:
-            say(f"{name}: {rounds} rounds", style="dim")
-            results[name] = SECTIONS[name](stage)
+            with _counted(stage, f"{name}, {rounds} rounds"):
+                results[name] = SECTIONS[name](stage)
         facts = {
             "mongodb": client.server_info()["version"],
             "pymongo": pymongo.version,
@@ -82,6 +86,16 @@ def _run(
             "cores": os.cpu_count(),
         }
     return results, facts
+
+
+@contextmanager
+def _counted(stage: Stage, label: str) -> Iterator[None]:
+    """A bar that moves with each measurement; how many there will be depends on other work."""
+    numbers = itertools.count(1)
+    say(label, style="dim")
+    with counting(label, "measurements") as move:
+        stage.on_sample = lambda: move(next(numbers), 0)
+        yield
 
 
 def _show(results: Results, facts: dict[str, Any], seconds: float) -> None:
@@ -101,7 +115,7 @@ def _show(results: Results, facts: dict[str, Any], seconds: float) -> None:
 
 def _table(result: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=result.title, title_justify="left")
-    table.add_column("cell")
+    table.add_column("cell", no_wrap=True)
     ratios = [f"to {name}" for name in result.to]
     for heading in ("users/s", "min..max", *ratios, "µs/user mongod", "clients", "others, cores"):
         table.add_column(heading, justify="right")
@@ -128,7 +142,9 @@ def _goal(result: Result, goal: Goal) -> str:
     ratio = result.ratio(goal.cell, goal.to)
     verdict = "[green]met    [/green]" if goal.is_met(ratio) else "[yellow]not met[/yellow]"
     bound = f"at most {goal.most:g}" if goal.least is None else f"at least {goal.least:g}"
-    return f"goal {verdict}  {goal.sentence}, {bound}: {ratio:.3g}"
+    cpu = result.cpu_ratio(goal.cell, goal.to) if goal.by_cpu else None
+    besides = "" if cpu is None else f" (by CPU per user {cpu:.3g})"
+    return f"goal {verdict}  {goal.sentence}, {bound}: {ratio:.3g}{besides}"
 
 
 def _load(results: Results) -> str:
@@ -137,7 +153,8 @@ def _load(results: Results) -> str:
     if not foreign:
         return "this machine does not say what other work took"
     loud = sum(cores >= QUIET for cores in foreign)
-    said = f"other work kept {median(foreign):.2f} cores busy in the median, {max(foreign):.2f} at most"
+    usual, most = median(foreign), max(foreign)
+    said = f"other work kept {usual:.2f} cores busy in the median, {most:.2f} at most"
     if not loud:
         return f"{said}: a quiet machine"
     kept = f"{loud} of {len(foreign)} measurements were taken although it was more than {QUIET}"

@@ -98,7 +98,7 @@ def verify_independent(at: OpenRun, share: Share) -> Work:
     return _verify(at, share, independent=True)
 
 
-def plan_chunks(at: OpenRun, share: Share) -> Work:
+def plan_chunks(at: OpenRun, _: Share) -> Work:
     """Walk the source and write the chunks into the ledger, several times over."""
     size = int(at.run.options["chunk_size"])
     names = [f"{at.run.id}-planned-{number}" for number in range(WALKS)]

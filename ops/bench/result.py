@@ -12,13 +12,18 @@ from ops.bench.stage import Sample, Samples
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio of two cells' rates that is to be at least `least`, or at most `most`."""
+    """A ratio of two cells' rates that is to be at least `least`, or at most `most`.
+
+    With `by_cpu` the ratio of what both take in CPU is shown beside it: where the cells fill every
+    core it comes to the same on a quiet machine, and other work disturbs it less.
+    """
 
     sentence: str
     cell: str
     to: str
     least: float | None = None
     most: float | None = None
+    by_cpu: bool = False
 
     def is_met(self, ratio: float) -> bool:
         """Whether the ratio lies within the bounds."""
@@ -50,6 +55,13 @@ class Result:
         known = [seconds / users * 1e6 for seconds, users in spent if seconds is not None]
         return median(known) if known else None
 
+    def cpu_ratio(self, cell: str, to: str) -> float | None:
+        """The median over the rounds of what another cell takes in CPU per user by this one."""
+        pairs = zip(self.samples[to], self.samples[cell], strict=True)
+        costs = [(theirs.cost, mine.cost) for theirs, mine in pairs]
+        known = [theirs / mine for theirs, mine in costs if theirs and mine]
+        return median(known) if known else None
+
     def foreign(self) -> list[float]:
         """Cores that other work kept busy, for each measurement where it is known."""
         return [s.foreign for row in self.samples.values() for s in row if s.foreign is not None]
@@ -77,4 +89,5 @@ class Result:
 
     def _goal(self, goal: Goal) -> dict[str, Any]:
         ratio = self.ratio(goal.cell, goal.to)
-        return {**vars(goal), "ratio": ratio, "met": goal.is_met(ratio)}
+        cpu = self.cpu_ratio(goal.cell, goal.to)
+        return {**vars(goal), "ratio": ratio, "cpu_ratio": cpu, "met": goal.is_met(ratio)}

@@ -1,11 +1,10 @@
-"""The stage of the benchmark: seeded users, targets made anew, cells measured in shuffled rounds."""
+"""The stage of the benchmark: seeded users, targets made anew, cells in shuffled rounds."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from mongosplit import definition
@@ -64,6 +63,11 @@ class Sample:
         return self.users / self.seconds
 
     @property
+    def cost(self) -> float | None:
+        """CPU seconds of the server and its clients for one user."""
+        return None if self.mongod is None else (self.mongod + self.clients) / self.users
+
+    @property
     def quiet(self) -> bool:
         """Whether other work left the machine to us, as far as is known."""
         return (self.foreign or 0.0) < QUIET
@@ -75,16 +79,19 @@ Samples = dict[str, list[Sample]]
 
 @dataclass
 class Stage:
-    """The servers and the source that all cells share, and how a cell is measured."""
+    """The servers and the source that all cells share, and how a cell is measured.
+
+    `on_sample` is called after each measurement, also of one that will be repeated.
+    """
 
     client: Client
     settings: Settings
     rounds: int
-    on_cell: Callable[[str], None] = lambda _: None
-    _shuffled: random.Random = field(default_factory=partial(random.Random, 1))
-    _moved: dict[str, str] = field(default_factory=dict)
+    on_sample: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
+        self._shuffled = random.Random(1)
+        self._moved: dict[str, str] = {}
         self.migration = definition.load(SPEC)
         self.ledger = Ledger.at(self.client, self.settings.ledger_database)
         self.mongod = int(self.client.admin.command("serverStatus")["pid"])
@@ -117,9 +124,9 @@ class Stage:
         taken: list[Sample] = []
         for _ in range(TRIES):
             taken.append(self._sample(cell))
+            self.on_sample()
             if taken[-1].quiet:
                 break
-        self.on_cell(cell.name)
         return min(taken, key=lambda sample: sample.foreign or 0.0)
 
     def _sample(self, cell: Cell) -> Sample:

@@ -128,7 +128,7 @@ def _receive(pipe: Connection, seconds: float) -> tuple[int, float]:
     return said
 
 
-def _work(  # noqa: PLR0913 what a process gets when it is made
+def _work(
     pipe: Connection, job: Job, place: Place, number: int, workers: int, taken: Synchronized[int]
 ) -> None:
     with connect(place.url, application="mongosplit-bench") as client, pipe:
