@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt lint types bench clean
+.PHONY: help setup demo test check fmt lint types bench docs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ fmt: $(READY) ## format the code and mend what ruff can mend
 
 bench: $(READY) ## the chunk path against its peers and its limit, in one run
 	$(BIN)/python -m ops.bench
+
+docs: $(READY) ## write the documents that are derived from the code
+	$(BIN)/python -m ops.docs
 
 clean: ## remove what set-up and runs left behind
 	rm -rf $(VENV) .mongosplit build dist

@@ -18,8 +18,8 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from mongosplit.ledger.book import Ledger
-from producer.local_workers import command
 from producer.leash import leashed
+from producer.local_workers import command
 
 VERB_SECONDS = 120
 
