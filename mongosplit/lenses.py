@@ -40,7 +40,9 @@ class Copy(Lens):
         return part
 
 
-@dataclass(frozen=True)
+# Compared by identity, as are constants: 1 and True are equal to Python, and typing would give
+# two fields annotated with them the one it met first.
+@dataclass(frozen=True, eq=False)
 class Default(Lens):
     """The value, or `value` where it is missing or null (with `blank`, also where it is "")."""
 
@@ -165,7 +167,7 @@ class Presence(Lens):
         return raw.encode(wanted)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Constant(Lens):
     """Always this value; it comes from no source path and goes back to none."""
 

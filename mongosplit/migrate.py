@@ -32,6 +32,7 @@ from mongosplit.mongo import (
     transact,
 )
 from mongosplit.open_run import OpenRun
+from mongosplit.raw import MAX_DOCUMENT_BYTES
 from mongosplit.slow_path import Refused, Sorted, sort_out
 
 WORK = "migrate"
@@ -91,21 +92,29 @@ def _until_good(copy: _Copy, session: Session) -> Outcome:
         except (RowTooLarge, DocumentTooLarge):
             way = replace(way, slow=True, by_rows=False)
         except BulkWriteError as error:
-            found = _refusals(error)
-            # The first refusal only starts the slow path, which knows the reasons itself.
-            way = replace(way, slow=True, refused={**way.refused, **found} if way.slow else {})
+            way = _slower(way, _refusals(error))
     raise Failed(
         f"chunk {copy.n} of {copy.at.run.id}: the server still refused a document "
         f"after {SLOW_ROUNDS} rounds"
     )
 
 
+def _slower(way: _Way, found: Refused) -> _Way:
+    """The way to take after these refusals; the first only starts the slow path."""
+    fits = all(len(part) <= MAX_DOCUMENT_BYTES for part in found)
+    known = {**way.refused, **found} if way.slow else {}
+    return _Way(slow=True, by_rows=way.by_rows and fits, refused=known)
+
+
 def _refusals(error: BulkWriteError) -> Refused:
     found: Refused = {}
     for refusal in error.details.get("writeErrors", []):
-        if refusal["code"] not in (DUPLICATE_KEY, VALIDATION_FAILED):
+        part, code = refusal["op"].raw, refusal["code"]
+        # The server has no code of its own for a document a little too large.
+        fits = len(part) <= MAX_DOCUMENT_BYTES
+        if fits and code not in (DUPLICATE_KEY, VALIDATION_FAILED):
             raise error
-        found[refusal["op"].raw] = refusal["code"]
+        found[part] = code
     if not found:
         raise error
     return found

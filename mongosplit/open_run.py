@@ -63,7 +63,6 @@ def open_run(client: Client, ledger: Ledger, run_id: str, *, holder: str) -> Ope
         raise DefinitionChanged(
             f"{holder} holds version {mine} of migration {run.migration}, "
             f"run {run_id} was planned with version {run.fingerprint}",
-            hint="restart it with the code the run was planned with, then: mongosplit retry "
-            + run_id,
+            hint="use the code the run was planned with",
         )
     return OpenRun(client, ledger, run, migration)

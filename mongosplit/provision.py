@@ -9,7 +9,7 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from mongosplit import pipelines
+from mongosplit import pipelines, raw
 from mongosplit.definition import Index, Migration, Target
 from mongosplit.errors import Refused
 from mongosplit.mongo import DUPLICATE_KEY, Data
@@ -22,8 +22,11 @@ def provision(data: Data, migration: Migration) -> list[Made]:
     """Make what each target needs and does not have; what is there already is left as it is.
 
     Raises:
-        Refused: a target has another validator, an index in the way, or is not a plain collection.
+        Refused: a target has another validator, an index in the way, or is not a plain collection,
+            and nothing is made; or documents in one of them have the same unique key.
     """
+    for target in migration.targets:
+        _look(data, target)
     return [_provision(data, target) for target in migration.targets]
 
 
@@ -32,12 +35,15 @@ def obstacles(data: Data, migration: Migration) -> list[str]:
     found: list[str] = []
     for target in migration.targets:
         try:
-            options = _options(data, target)
-            if options is not None:
-                _missing_indexes(data, target)
+            _look(data, target)
         except Refused as refusal:
             found.append(refusal.message)
     return found
+
+
+def _look(data: Data, target: type[Target]) -> None:
+    if _options(data, target) is not None:
+        _missing_indexes(data, target)
 
 
 def _provision(data: Data, target: type[Target]) -> Made:
@@ -60,7 +66,7 @@ def _options(data: Data, target: type[Target]) -> dict[str, Any] | None:
     """The options of the target's collection, None when it does not exist.
 
     Raises:
-        Refused: it is a view, or has another validator or a collation.
+        Refused: it is a view, has another validator or a collation, or does not hold to validators.
     """
     name = target.collection
     info = next(iter(data.list_collections(filter={"name": name})), None)
@@ -71,6 +77,12 @@ def _options(data: Data, target: type[Target]) -> dict[str, Any] | None:
     options: dict[str, Any] = info.get("options", {})
     if options.get("collation"):
         raise Refused(f"target {name} has a default collation; keys must be compared by bytes")
+    hold = (options.get("validationLevel", "strict"), options.get("validationAction", "error"))
+    if hold != ("strict", "error"):
+        raise Refused(
+            f"target {name} lets wrong documents in: its validation is {' and '.join(hold)}",
+            hint="set validationLevel strict and validationAction error (collMod)",
+        )
     there = options.get("validator")
     if there and there != pipelines.validator(target):
         raise Refused(
@@ -86,7 +98,9 @@ def _missing_indexes(data: Data, target: type[Target]) -> list[Index]:
     Raises:
         Refused: an index on the same field, or of the same name, promises something else.
     """
-    there = [dict(found) for found in data[target.collection].list_indexes()]
+    # The driver's own list_indexes cannot read a date as early as a filter may name.
+    answer = data.command("listIndexes", target.collection, codec_options=raw.EXACT)
+    there: list[dict[str, Any]] = answer["cursor"]["firstBatch"]
     missing: list[Index] = []
     for index in target.indexes:
         same = [
@@ -110,10 +124,15 @@ def _serves(found: dict[str, Any], index: Index) -> bool:
     return (
         dict(found["key"]) == wanted["key"]
         and bool(found.get("unique")) == index.unique
-        and found.get("partialFilterExpression") == wanted.get("partialFilterExpression")
+        and _filter(found) == _filter(wanted)
         and not found.get("sparse")
         and not found.get("collation")
     )
+
+
+def _filter(index: dict[str, Any]) -> raw.Value:
+    # As bytes: decoded binary data of no special kind is not equal to what it was made from.
+    return raw.encode(index.get("partialFilterExpression"))
 
 
 def _create_indexes(data: Data, target: type[Target], missing: list[Index]) -> None:

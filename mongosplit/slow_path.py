@@ -1,8 +1,8 @@
 """The slow path of a chunk: examine each document, name the bad ones, let the rest go through.
 
 Only a chunk that the server refused comes here. A document whose parts break a schema is examined
-by the Python reference, which names field and reason; unique keys are held against the targets, and
-a document of the application that has a subscriber's key is adopted.
+by the Python reference, which names field and reason; then its unique keys are held against the
+targets (`mongosplit.unique`).
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bson.raw_bson import RawBSONDocument
-
 from mongosplit import raw, reference, schema
-from mongosplit.definition import Index, Target
+from mongosplit.definition import Target
 from mongosplit.derive import read_source, rows
 from mongosplit.errors import DocumentError
 from mongosplit.ledger.quarantine import Adoption, Bad
-from mongosplit.mongo import DUPLICATE_KEY, Session, raw_documents
+from mongosplit.mongo import DUPLICATE_KEY, Session
 from mongosplit.open_run import OpenRun
-from mongosplit.pipelines import SIMPLE
 from mongosplit.raw import MAX_DOCUMENT_BYTES, Value
 from mongosplit.reference import Parts
 from mongosplit.schema import ID_TYPES, Problem
+from mongosplit.unique import UniqueKeys, among, source_path
 
 
 @dataclass
@@ -36,20 +34,10 @@ class Sorted:
     adoptions: list[Adoption] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """A document that already has a unique key in a target."""
-
-    document: bytes
-    adoptable: bool
-
-
 Refused = dict[bytes, int]
 """Parts the server refused, with its error code."""
 
 _Split = tuple[Value, Parts | DocumentError]
-_Key = tuple[str, str, Value]
-"""A unique key: row key of the target, path, value."""
 
 
 def sort_out(
@@ -73,10 +61,21 @@ def sort_out(
             found.bad.append(Bad(source_id, parts))
         else:
             good.append((source_id, parts))
-    taken = _taken(at, session, good)
-    for source_id, parts in good:
-        _admit(at, found, source_id, parts, taken)
+    _admit(found, good, UniqueKeys(at, session, [parts for _, parts in good]))
     return found
+
+
+def _admit(found: Sorted, good: list[tuple[Value, Parts]], unique: UniqueKeys) -> None:
+    """Let each user through whose unique keys are free, or taken by a document to be adopted."""
+    for source_id, parts in good:
+        try:
+            adoptions = unique.take(source_id, parts)
+        except DocumentError as error:
+            found.bad.append(Bad(source_id, error))
+            continue
+        found.adoptions += adoptions.values()
+        for key in parts.keys() - adoptions.keys():
+            found.parts[key].append(parts[key])
 
 
 def _by_rows(
@@ -94,12 +93,7 @@ def _by_rows(
 
 
 def _with_ids(match: dict[str, Any], ids: list[Value]) -> dict[str, Any]:
-    return {"$and": [match, _among("_id", ids)]}
-
-
-def _among(path: str, values: list[Value]) -> RawBSONDocument:
-    """The query for these values, which stay bytes: not all text that is stored can be decoded."""
-    return RawBSONDocument(raw.build([(path, raw.subdocument([("$in", raw.array(values))]))]))
+    return {"$and": [match, among("_id", ids)]}
 
 
 def _source_id(parts: Parts) -> Value:
@@ -150,9 +144,7 @@ def _examined(at: OpenRun, source_id: Value, user: bytes) -> Parts:
 
 def _wrong(at: OpenRun, target: type[Target], problem: Problem) -> DocumentError:
     name, *rest = problem.path
-    fields = at.migration.fields[target.collection]
-    source = next((f.path for f in fields if f.name == name), None) or name
-    path = ".".join((source, *rest))
+    path = ".".join((source_path(at, target, name), *rest))
     where = f"{target.collection}.{'.'.join(problem.path)}"
     sentence = f"{path} {problem.found}; {where} must be {problem.wanted}"
     return DocumentError(problem.reason, path, sentence, target=target.collection)
@@ -164,75 +156,3 @@ def _refused(target: type[Target], code: int) -> DocumentError:
         return DocumentError("duplicate", "", sentence, target=target.collection)
     sentence = f"{target.collection} refuses its document (server error {code})"
     return DocumentError("refused", "", sentence, target=target.collection)
-
-
-def _keys(at: OpenRun, key: str, part: bytes) -> Iterator[tuple[_Key, Index]]:
-    """The unique keys of a part that the server will check."""
-    for index in (Index("_id", unique=True), *at.migration.keys[key].indexes):
-        if not index.unique:
-            continue
-        value = raw.lookup(part, index.path)
-        if index.only and (value is None or value.type_name not in index.only):
-            continue
-        # A unique index holds a missing value as null.
-        yield (key, index.path, value or raw.encode(None)), index
-
-
-def _taken(at: OpenRun, session: Session, good: list[tuple[Value, Parts]]) -> dict[_Key, _Taken]:
-    """The unique keys of these parts that documents in the targets have already."""
-    wanted: dict[tuple[str, str], list[Value]] = {}
-    for _, parts in good:
-        for key, part in parts.items():
-            for (_, path, value), _ in _keys(at, key, part):
-                wanted.setdefault((key, path), []).append(value)
-    taken: dict[_Key, _Taken] = {}
-    for (key, path), values in wanted.items():
-        target = at.migration.keys[key]
-        cursor = at.target(target).find_raw_batches(
-            _among(path, values), session=session, collation=SIMPLE
-        )
-        for document in raw_documents(cursor):
-            adoptable = path == target.adopt_by and _is_free(target, document)
-            value = raw.lookup(document, path) or raw.encode(None)
-            taken[key, path, value] = _Taken(document, adoptable)
-    return taken
-
-
-def _is_free(target: type[Target], document: bytes) -> bool:
-    owner = raw.field(document, target.owner)
-    return owner is None or owner.is_null
-
-
-def _admit(
-    at: OpenRun, found: Sorted, source_id: Value, parts: Parts, taken: dict[_Key, _Taken]
-) -> None:
-    """Let a user through if each unique key of its parts is free or adoptable."""
-    adoptions: dict[str, Adoption] = {}
-    for key, part in parts.items():
-        target = at.migration.keys[key]
-        hits = [(name, taken[name]) for name, _ in _keys(at, key, part) if name in taken]
-        adopted = next((hit for _, hit in hits if hit.adoptable), None)
-        if adopted is not None and all(hit.document == adopted.document for _, hit in hits):
-            document_id = raw.field(adopted.document, "_id")
-            assert document_id is not None
-            adoptions[key] = Adoption(
-                target.collection, target.owner, document_id, adopted.document, source_id
-            )
-        elif hits:
-            found.bad.append(Bad(source_id, _duplicate(at, target, hits[0][0])))
-            return
-    for key, part in parts.items():
-        # Whoever comes next finds these keys taken, by a document that is not to be adopted.
-        taken.update({name: _Taken(part, False) for name, _ in _keys(at, key, part)})
-        if key in adoptions:
-            found.adoptions.append(adoptions[key])
-        else:
-            found.parts[key].append(part)
-
-
-def _duplicate(at: OpenRun, target: type[Target], key: _Key) -> DocumentError:
-    _, name, _ = key
-    fields = at.migration.fields[target.collection]
-    path = next((f.path for f in fields if f.name == name), None) or name
-    sentence = f"{target.collection} already has a document with the same {name}, from {path}"
-    return DocumentError("duplicate", path, sentence, target=target.collection)

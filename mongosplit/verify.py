@@ -16,6 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from mongosplit import raw
 from mongosplit.definition import Target
 from mongosplit.derive import WHOLE_CHUNK, Derived, RowTooLarge, by_pipeline, by_reference
+from mongosplit.errors import TransientError
 from mongosplit.keyspace import union_query
 from mongosplit.ledger import chunks, mismatches, quarantine
 from mongosplit.ledger.claims import Attempt, claimed
@@ -55,6 +56,8 @@ def verify_chunk(
             mismatches.replace(at.ledger, at.run.id, n, found)
             if chunks.checked(at.ledger, chunk, verification=verification, mismatches=len(found)):
                 break
+        else:
+            raise TransientError(f"chunk {n} of {at.run.id} was touched each time it was compared")
     state = chunks.get(at.ledger, at.run.id, n).state
     return Outcome(
         at.run.id,
@@ -104,24 +107,29 @@ def _compare(
     session: Session,
 ) -> Iterator[Mismatch]:
     actual = list(_read(at, target, chunk, session))
-    owned_elsewhere = {source_id for _, _, source_id in adopted}
-    if held or owned_elsewhere:
-        # What is in quarantine has no parts, and what was adopted stands under another _id.
-        away = held | owned_elsewhere
-        wanted = {_id(part) for part in expected} & owned_elsewhere
+    adopters = {source_id for _, _, source_id in adopted}
+    if held or adopters:
+        # What is in quarantine has no parts, and an adopted document keeps its own values.
+        away = held | adopters
+        wanted = {_id(part) for part in expected} & adopters
         expected = [part for part in expected if _id(part) not in away]
+        actual = [document for document in actual if _id(document) not in adopters]
         yield from _compare_adopted(at, target, adopted, wanted, session)
     if b"".join(expected) != b"".join(actual):
         yield from _differences(target, expected, actual)
     if target.adopt_by is not None:
-        yield from _strays(at, target, chunk, len(actual), owned_elsewhere, session)
+        yield from _strays(at, target, chunk, len(actual), adopters, session)
 
 
 def _read(at: OpenRun, target: type[Target], chunk: Chunk, session: Session) -> Iterator[bytes]:
-    """What stands in the target for the range; of a shared target only what has an owner."""
+    """What stands in the target for the range; of a shared target what stands under its owner.
+
+    What does not was adopted or has strayed, and its `_id` says nothing of whose it is.
+    """
     query: dict[str, Any] = union_query(chunk.ranges)
     if target.adopt_by is not None:
-        query = {"$and": [query, {target.owner: {"$type": list(ID_TYPES)}}]}
+        own = {"$expr": {"$eq": ["$_id", f"${target.owner}"]}}
+        query = {"$and": [query, {target.owner: {"$type": list(ID_TYPES)}}, own]}
     cursor = at.target(target).find_raw_batches(
         query, session=session, batch_size=WHOLE_CHUNK, collation=SIMPLE
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
@@ -13,12 +14,15 @@ from mongosplit.errors import Refused, UsageError
 from mongosplit.keyspace import Bracket, Range
 from mongosplit.ledger import runs
 from mongosplit.ledger.book import Ledger
+from mongosplit.model import RunState
 from mongosplit.mongo import Client, Data, exact, explained, hosts
 from mongosplit.schema import ID_TYPES
 from mongosplit.settings import Settings
 from worker import presence
 
 START_A_WORKER = "celery -A worker.app worker -Q migrate,verify -n w1@%h -c 2"
+CHECK_DATABASE = "check MONGOSPLIT_DATABASE (--database)"
+CHECK_TARGET = "mend or move the collection, or name the right database (--database)"
 OLDEST_MONGODB = (5, 0)
 OLDEST_REDIS = (6, 2)
 
@@ -62,9 +66,8 @@ def replica_set(at: Subject) -> Iterator[Finding]:
     where = hosts(at.settings.mongo_url)
     hello = at.client.admin.command("hello")
     if hello.get("msg") == "isdbgrid":
-        yield Finding(
-            "mongodb", "refusal", f"MongoDB at {where} is a sharded cluster", "split a replica set"
-        )
+        said = f"MongoDB at {where} is a sharded cluster"
+        yield Finding("mongodb", "refusal", said, "split a replica set")
     elif "setName" not in hello:
         yield Finding(
             "mongodb",
@@ -86,9 +89,8 @@ def replica_set(at: Subject) -> Iterator[Finding]:
 def _version(at: Subject, where: str, name: str) -> Iterator[Finding]:
     version = at.client.server_info()["version"]
     if tuple(map(int, version.split(".")[:2])) < OLDEST_MONGODB:
-        yield Finding(
-            "mongodb", "refusal", f"MongoDB at {where} is {version}; 5.0 or later is needed"
-        )
+        said = f"MongoDB at {where} is {version}; 5.0 or later is needed"
+        yield Finding("mongodb", "refusal", said, "upgrade it, one major version at a time")
     else:
         yield Finding("mongodb", "ok", f"replica set {name}, MongoDB {version}")
 
@@ -98,14 +100,11 @@ def source(at: Subject) -> Iterator[Finding]:
     name = at.migration.source
     info = next(iter(at.data.list_collections(filter={"name": name})), None)
     if info is None:
-        yield Finding(
-            "source",
-            "refusal",
-            f"there is no collection {at.source}",
-            "check MONGOSPLIT_DATABASE (--database)",
-        )
+        said = f"there is no collection {at.source}"
+        yield Finding("source", "refusal", said, CHECK_DATABASE)
     elif info["type"] != "collection":
-        yield Finding("source", "refusal", f"{at.source} is a {info['type']}, not a collection")
+        said = f"{at.source} is a {info['type']}, not a collection"
+        yield Finding("source", "refusal", said, CHECK_DATABASE)
     elif info.get("options", {}).get("collation"):
         yield Finding(
             "source",
@@ -114,7 +113,8 @@ def source(at: Subject) -> Iterator[Finding]:
             f"copy {name} into a collection without one",
         )
     elif at.data[name].find_one({}, {"_id": 1}) is None:
-        yield Finding("source", "refusal", f"{at.source} is empty: there is nothing to split")
+        said = f"{at.source} is empty: there is nothing to split"
+        yield Finding("source", "refusal", said, CHECK_DATABASE)
     else:
         count = at.data[name].estimated_document_count()
         yield Finding("source", "ok", f"{at.source} holds about {count:,} documents")
@@ -143,7 +143,7 @@ def targets(at: Subject) -> Iterator[Finding]:
     for target in at.migration.targets:
         yield from _foreign(at, target)
     for sentence in provision.obstacles(at.data, at.migration):
-        yield Finding("targets", "refusal", sentence)
+        yield Finding("targets", "refusal", sentence, CHECK_TARGET)
 
 
 def _foreign(at: Subject, target: type[Target]) -> Iterator[Finding]:
@@ -166,40 +166,43 @@ def unfinished(at: Subject) -> Iterator[Finding]:
     run = runs.unfinished(at.ledger, at.source)
     if run is None:
         yield Finding("run", "ok", f"no unfinished run of {at.source}")
-    else:
+    elif run.state is RunState.PLANNING:
+        # The ledger decides whether its planner still lives, when the next plan is entered.
         yield Finding(
             "run",
-            "refusal",
-            f"{at.source} has an unfinished run already: {run.id} is {run.state}",
-            f"mongosplit status {run.id}",
+            "warning",
+            f"{run.id} of {at.source} is being planned, or its planning was broken off",
+            f"what was broken off is given up by the next plan, {runs.LEASE_SECONDS} s later",
         )
+    else:
+        said = f"{at.source} has an unfinished run already: {run.id} is {run.state}"
+        yield Finding("run", "refusal", said, f"mongosplit status {run.id}")
 
 
 def broker(_: Subject) -> Iterator[Finding]:
     """Redis must answer and must not forget."""
+    where, hint = presence.address(), "check that it runs, and MONGOSPLIT_REDIS_URL (--redis-url)"
     try:
-        info = presence.connection().info()
-        policy = presence.connection().config_get("maxmemory-policy")["maxmemory-policy"]
+        yield _suitable(presence.connection().info())
+    except redis.AuthenticationError:
+        yield Finding("redis", "refusal", f"Redis at {where} refuses name or password", hint)
     except redis.RedisError:
-        yield Finding(
-            "redis",
-            "refusal",
-            "Redis does not answer",
-            "check that it runs, and MONGOSPLIT_REDIS_URL (--redis-url)",
-        )
-        return
-    version = str(info["redis_version"])
+        yield Finding("redis", "refusal", f"Redis does not answer at {where}", hint)
+
+
+def _suitable(info: dict[str, Any]) -> Finding:
+    version, policy = str(info["redis_version"]), info["maxmemory_policy"]
     if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
-        yield Finding("redis", "refusal", f"Redis is {version}; Celery needs 6.2 or later")
-    elif policy != "noeviction":
-        yield Finding(
+        said = f"Redis at {presence.address()} is {version}; Celery needs 6.2 or later"
+        return Finding("redis", "refusal", said, "upgrade it, or name another (--redis-url)")
+    if policy != "noeviction":
+        return Finding(
             "redis",
             "warning",
             f"Redis evicts keys when it is full (maxmemory-policy {policy}): that loses messages",
             "set maxmemory-policy noeviction, on a Redis of its own",
         )
-    else:
-        yield Finding("redis", "ok", f"Redis {version}, noeviction")
+    return Finding("redis", "ok", f"Redis {version}, noeviction")
 
 
 def workers(_: Subject) -> Iterator[Finding]:
@@ -213,15 +216,12 @@ def workers(_: Subject) -> Iterator[Finding]:
         if names:
             yield Finding("workers", "ok", f"{len(names)} on queue {queue}")
         else:
-            yield Finding(
-                "workers",
-                "warning",
-                f"no worker listens on queue {queue}",
-                START_A_WORKER,
-            )
+            said = f"no worker listens on queue {queue}"
+            yield Finding("workers", "warning", said, START_A_WORKER)
 
 
 PLAN: tuple[Check, ...] = (replica_set, source, ids, targets, unfinished)
+PLAN_AND_START: tuple[Check, ...] = (*PLAN, broker)
 START: tuple[Check, ...] = (replica_set, source, targets, broker)
 ALL: tuple[Check, ...] = (replica_set, source, ids, targets, unfinished, broker, workers)
 

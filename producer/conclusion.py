@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,6 +44,21 @@ class Verdict:
         if self.mismatches:
             return 4
         return 1 if self.failed or self.unchecked else 0
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong with the run; empty when nothing is."""
+        if self.mismatches:
+            return f"{_counted(self.mismatches, 'difference')} found in {self.run.id}"
+        if self.failed:
+            return f"{_counted(self.failed, 'chunk')} of {self.run.id} failed"
+        if self.unchecked:
+            return f"{_counted(self.unchecked, 'chunk')} of {self.run.id} could not be verified"
+        return ""
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def conclude(at: OpenRun) -> Verdict:
@@ -106,7 +122,7 @@ def _send_next(at: OpenRun, settings: Settings, number: int, left: list[int], se
 
 
 def _verify_here(at: OpenRun, settings: Settings, number: int, n: int) -> None:
-    attempt = Attempt(worker=settings.actor, most=settings.max_attempts)
+    attempt = Attempt(worker=f"{settings.actor}/{os.getpid()}", most=settings.max_attempts)
     share = is_in_share(n, settings.verify_share)
     verify.verify_chunk(at, n, attempt, verification=number, independent=share)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mongosplit.errors import UsageError
 from mongosplit.settings import PREFIX, Settings
 from producer.leash import leashed
 
@@ -30,8 +31,18 @@ def environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def local_workers(count: int, settings: Settings, log_folder: Path) -> Iterator[list[Path]]:
-    """Run workers meanwhile; gives their log files. They finish their chunk when it ends."""
-    log_folder.mkdir(parents=True, exist_ok=True)
+    """Run workers meanwhile; gives their log files. They finish their chunk when it ends.
+
+    Raises:
+        UsageError: the folder for their logs cannot be made.
+    """
+    try:
+        log_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the workers cannot keep their logs in {log_folder}: {error.strerror}",
+            hint="run from a folder that may be written",
+        ) from error
     logs = [log_folder / f"worker-{n}.log" for n in range(1, count + 1)]
     running = [
         _start(command(f"local{n}"), environment(settings), log)

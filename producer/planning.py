@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from mongosplit.ledger import chunks, runs
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import OpenRun
 from mongosplit.plan import PlannedChunk
+from mongosplit.settings import Settings
 from producer.checks import Subject
 from producer.connection import Connection
 
@@ -54,16 +56,20 @@ def make(at: Subject, on_progress: OnProgress) -> Plan:
         Refused: the source has an unfinished run already.
     """
     at.ledger.prepare()
-    run = runs.begin(at.ledger, name=at.migration.name, facts=_facts(at), holder=_holder(at))
-    return _enter(at, run, on_progress)
+    holder = holder_of(at.settings)
+    run = runs.begin(at.ledger, name=at.migration.name, facts=_facts(at), holder=holder)
+    entered = _enter(at, run, on_progress)
+    runs.let_go(at.ledger, run.id, holder)
+    return entered
 
 
 def refresh(at: Subject, run: Run, on_progress: OnProgress) -> Plan:
     """Plan a run again that has not begun, because the source has grown since.
 
     The run is `planning` meanwhile: were this process to die, half a plan must not pass for one.
+    The lease is kept.
     """
-    runs.hold(at.ledger, run.id, _holder(at))
+    runs.hold(at.ledger, run.id, holder_of(at.settings))
     run = runs.move(at.ledger, run.id, RunState.PLANNING)
     chunks.discard_plan(at.ledger, run.id)
     return _enter(at, run, on_progress)
@@ -72,7 +78,6 @@ def refresh(at: Subject, run: Run, on_progress: OnProgress) -> Plan:
 def _enter(at: Subject, run: Run, on_progress: OnProgress) -> Plan:
     entered = chunks.write_plan(at.ledger, run.id, _kept_alive(at, run.id, on_progress))
     run = runs.move(at.ledger, run.id, RunState.PLANNED, counts=entered)
-    runs.let_go(at.ledger, run.id, _holder(at))
     return Plan(entered["chunks"], entered["docs"], run)
 
 
@@ -89,8 +94,9 @@ def _facts(at: Subject) -> dict[str, Any]:
     }
 
 
-def _holder(at: Subject) -> str:
-    return f"{at.settings.actor} (planning)"
+def holder_of(settings: Settings) -> str:
+    """How this process is called in the lease of a run."""
+    return f"{settings.actor} (process {os.getpid()})"
 
 
 def _walk(at: Subject, on_progress: OnProgress) -> Iterator[PlannedChunk]:
@@ -106,7 +112,7 @@ def _kept_alive(at: Subject, run: str, on_progress: OnProgress) -> Iterator[Plan
     renewed = time.monotonic()
     for chunk in _walk(at, on_progress):
         if time.monotonic() - renewed > RENEW_SECONDS:
-            runs.hold(at.ledger, run, _holder(at))
+            runs.hold(at.ledger, run, holder_of(at.settings))
             renewed = time.monotonic()
         yield chunk
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,12 +20,20 @@ from producer.local_workers import local_workers
 from producer.options import confirm
 
 DRIVEN = (RunState.RUNNING, RunState.MIGRATED)
+STARTABLE = (RunState.PLANNED, *DRIVEN, RunState.VERIFIED)
 
 
-def make_plan(at: Connection, spec: str, *, yes: bool, dry_run: bool) -> planning.Plan:
+def make_plan(
+    at: Connection,
+    spec: str,
+    *,
+    yes: bool,
+    dry_run: bool,
+    which: tuple[checks.Check, ...] = checks.PLAN,
+) -> planning.Plan:
     """Check, ask, and divide the source; with `dry_run` nothing is written."""
     subject = planning.subject(at, spec)
-    for warning in checks.refuse_unsafe(checks.run_checks(subject, checks.PLAN)):
+    for warning in checks.refuse_unsafe(checks.run_checks(subject, which)):
         tables.warn(warning)
     count = planning.source_count(subject)
     if not dry_run:
@@ -36,9 +43,13 @@ def make_plan(at: Connection, spec: str, *, yes: bool, dry_run: bool) -> plannin
 
 
 def unfinished(at: Connection, spec: str) -> Run | None:
-    """The run to go on with; None when one has to be planned first."""
+    """The run to go on with; None when one has to be planned first.
+
+    Raises:
+        Refused: the run that is there cannot be started.
+    """
     if run := runs.by_id(at.ledger, spec):
-        return run
+        return _startable(run)
     subject = planning.subject(at, spec)
     run = runs.unfinished(at.ledger, subject.source)
     if run is not None and run.migration != spec:
@@ -46,22 +57,30 @@ def unfinished(at: Connection, spec: str) -> Run | None:
             f"{subject.source} has an unfinished run of another migration: {run.id}",
             hint=f"mongosplit status {run.id}",
         )
-    return None if run is None or run.state is RunState.PLANNING else run
+    return None if run is None or run.state is RunState.PLANNING else _startable(run)
 
 
-def say_plan(at: Connection, spec: str, run: Run | None) -> None:
+def _startable(run: Run) -> Run:
+    if run.state not in STARTABLE:
+        raise Refused(
+            f"{run.id} is {run.state.replace('_', ' ')} and cannot be started",
+            hint=f"mongosplit status {run.id}",
+        )
+    return run
+
+
+def say_plan(at: Connection, spec: str, run: Run | None, output: str) -> None:
     """Say what `start` would do; write nothing."""
     if run is None:
-        made = make_plan(at, spec, yes=True, dry_run=True)
-        console.data.print(
-            f"would plan {made.docs:,} documents in {made.chunks:,} chunks and migrate them; "
-            "nothing was written"
-        )
-        return
-    left = len(chunks.numbers(at.ledger, run.id, {"state": "pending"}))
-    console.data.print(
-        f"{run.id} is {run.state}: would migrate {left:,} chunks; nothing was written"
-    )
+        made = make_plan(at, spec, yes=True, dry_run=True, which=checks.PLAN_AND_START)
+        left, said = made.chunks, f"would plan {made.docs:,} documents in {made.chunks:,} chunks"
+    else:
+        left = len(chunks.numbers(at.ledger, run.id, {"state": "pending"}))
+        said = f"{run.id} is {run.state}: would migrate {left:,} chunks"
+    if output == "json":
+        console.print_json({"run": run.id if run else None, "chunks": left})
+    else:
+        console.data.print(f"{said}; nothing was written")
 
 
 def begin(at: Connection, run: Run, *, yes: bool) -> OpenRun:
@@ -74,11 +93,33 @@ def begin(at: Connection, run: Run, *, yes: bool) -> OpenRun:
         tables.warn(warning)
     targets = ", ".join(target.collection for target in opened.migration.targets)
     confirm(f"start {run.id}: split {run.source} into {targets}?", yes=yes)
+    with held(at, run):
+        if runs.get(at.ledger, run.id).state is RunState.PLANNED:
+            _plan_what_came_since(opened, subject)
+            return planning.begin_running(opened)
+    return open_run(at.client, at.ledger, run.id, holder=at.settings.actor)
+
+
+@contextmanager
+def held(at: Connection, run: Run) -> Iterator[None]:
+    """The lease on the run meanwhile: of two that start it at once, one makes the targets.
+
+    Raises:
+        LeaseHeld: another process has the run.
+    """
+    holder = planning.holder_of(at.settings)
+    runs.hold_when_free(at.ledger, run.id, holder)
+    try:
+        yield
+    finally:
+        runs.let_go(at.ledger, run.id, holder)
+
+
+def _plan_what_came_since(opened: OpenRun, subject: checks.Subject) -> None:
     if planning.has_grown(opened):
         console.say("documents were inserted since the plan was made: planning again")
         with console.counting("plan", "documents", planning.source_count(subject)) as move:
-            planning.refresh(subject, run, move)
-    return planning.begin_running(opened)
+            planning.refresh(subject, opened.run, move)
 
 
 @contextmanager
@@ -106,18 +147,22 @@ def drive_here(opened: OpenRun, settings: Settings) -> None:
     if opened.run.state not in DRIVEN:
         return
     with console.driving(opened.run.id) as show:
-        drive(opened, settings, holder_of(settings), show)
-
-
-def holder_of(settings: Settings) -> str:
-    """How this driver is called in the lease."""
-    return f"{settings.actor} (process {os.getpid()})"
+        drive(opened, settings, planning.holder_of(settings), show)
 
 
 def sum_up(at: Connection, verdict: Verdict, output: str) -> None:
-    """Print the run at a glance."""
+    """Print the run at a glance, and say what is wrong with it."""
     facts = status.facts(at.ledger, verdict.run)
     if output == "json":
         console.print_json(facts)
     else:
         tables.summary(facts)
+    first = next((f": {failure['sentence']}" for failure in facts["failures"]), "")
+    say_what_is_wrong(verdict, first, hint=facts["next"])
+
+
+def say_what_is_wrong(verdict: Verdict, because: str = "", *, hint: str) -> None:
+    """A sentence and the next thing to type, where the exit code is not 0."""
+    if verdict.exit_code:
+        console.say(f"mongosplit: {verdict.sentence}{because}", style="red")
+        console.say(f"  {hint}")

@@ -11,7 +11,7 @@ from mongosplit.ledger import chunks, claims, runs
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import open_run
 from mongosplit.settings import Settings
-from producer import conclusion, console, tables
+from producer import checks, conclusion, console, status, tables
 from producer.connection import Connection, connected
 from producer.options import (
     confirm,
@@ -28,6 +28,7 @@ from producer.steering import (
     drive_here,
     make_plan,
     say_plan,
+    say_what_is_wrong,
     sum_up,
     unfinished,
     workers,
@@ -90,13 +91,15 @@ def start(  # noqa: PLR0917 - one argument for each flag
     with connected(settings, context.obj) as at:
         run = unfinished(at, spec)
         if dry_run:
-            say_plan(at, spec, run)
+            say_plan(at, spec, run, output)
             return
-        run = run or make_plan(at, spec, yes=yes, dry_run=False).run
+        run = run or make_plan(at, spec, yes=yes, dry_run=False, which=checks.PLAN_AND_START).run
         assert run is not None  # a plan that is not a dry run has entered one
         opened = begin(at, run, yes=yes)
         if detach:
             console.say(f"{run.id} is left to `mongosplit serve`")
+            if output == "json":
+                console.print_json(status.facts(at.ledger, opened.run))
             return
         with workers(local, at.settings):
             drive_here(opened, at.settings)
@@ -162,6 +165,7 @@ def verify(context: click.Context, name: str | None, settings: Settings, output:
         console.print_json(facts)
     else:
         tables.mismatches(facts)
+    say_what_is_wrong(verdict, hint=f"mongosplit status {opened.run.id}")
     context.exit(verdict.exit_code)
 
 

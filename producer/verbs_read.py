@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from mongosplit import coverage as survey
+from mongosplit.errors import UsageError
 from mongosplit.ledger import quarantine as quarantined
 from mongosplit.mongo import exact, explained
 from mongosplit.settings import Settings
@@ -30,20 +32,10 @@ def check(context: click.Context, name: str | None, settings: Settings, output: 
     with connected(settings, context.obj) as at:
         found = checks.run_checks(planning.subject(at, name or settings.migration), checks.ALL)
     if output == "json":
-        console.print_json([vars_of(finding) for finding in found])
+        console.print_json([asdict(finding) for finding in found])
     else:
         tables.findings(found)
     context.exit(3 if any(finding.verdict == "refusal" for finding in found) else 0)
-
-
-def vars_of(finding: checks.Finding) -> dict[str, str]:
-    """A finding as JSON."""
-    return {
-        "check": finding.check,
-        "verdict": finding.verdict,
-        "sentence": finding.sentence,
-        "hint": finding.hint,
-    }
 
 
 @click.command("coverage")
@@ -66,6 +58,11 @@ def coverage(
         migration = at.migration(name or settings.migration)
         source = exact(at.client[at.settings.data_database])[migration.source]
         count = source.estimated_document_count()
+        if not count:
+            raise UsageError(
+                f"{source.full_name} is missing or empty: there is nothing to look at",
+                hint="check MONGOSPLIT_DATABASE (--database)",
+            )
         if sample is None and not whole and count > SURVEYED_WHOLE:
             sample = SURVEYED_WHOLE
         with console.counting("coverage", "documents", sample or count) as move:

@@ -30,6 +30,10 @@ app.conf.update(
     task_default_queue="migrate",
     task_queues=[Queue(name) for name in QUEUES],
     task_create_missing_queues=False,
+    task_routes={
+        "mongosplit.verify_chunk": {"queue": "verify"},
+        "mongosplit.close_wave": {"queue": "verify"},
+    },
     task_send_sent_event=True,
     worker_send_task_events=True,
     worker_prefetch_multiplier=1,

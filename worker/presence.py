@@ -23,6 +23,8 @@ from mongosplit.ledger.claims import Claim
 from worker.app import HARD_SECONDS, app
 
 PREFIX = "mongosplit:worker:"
+SINCE = "mongosplit:presence-since"
+"""When presence began: a wipe takes it away, and absence proves nothing until it is old again."""
 EXPIRES_SECONDS = 10
 
 
@@ -48,6 +50,7 @@ def _renew(sender: Any, **_: Any) -> None:
     facts = {"pid": os.getpid(), "queues": sorted(app.amqp.queues.consume_from), "at": time.time()}
     try:
         connection().set(PREFIX + hostname, json.dumps(facts), ex=EXPIRES_SECONDS)
+        connection().set(SINCE, time.time(), nx=True)
     except redis.RedisError:
         # Redis is away: Celery itself is trying to reach it and says so; the next beat renews.
         return
@@ -90,10 +93,16 @@ def is_dead(claim: Claim) -> bool:
 
 
 def _is_absent(name: str, claim: Claim) -> bool:
-    if now() - claim.since < timedelta(seconds=EXPIRES_SECONDS + 5):
+    """Whether a worker elsewhere has not renewed its key, in a Redis that was not wiped lately."""
+    settled = EXPIRES_SECONDS + 5
+    if now() - claim.since < timedelta(seconds=settled):
         return False
     try:
-        workers = present()
+        since = connection().get(SINCE)
+        return (
+            since is not None
+            and time.time() - float(since) > settled
+            and not connection().exists(PREFIX + name)
+        )
     except redis.RedisError:
         return False
-    return bool(workers) and name not in workers

@@ -41,7 +41,7 @@ def migrate_chunk(self: Task, run: str, n: int, wave: int = 0) -> dict[str, Any]
     return carry_out(self, duty)
 
 
-@app.task(name="mongosplit.verify_chunk", queue="verify", **CHUNK)
+@app.task(name="mongosplit.verify_chunk", **CHUNK)
 def verify_chunk(self: Task, run: str, n: int, verification: int) -> dict[str, Any]:
     """Compare one chunk byte for byte."""
     duty = Duty(
@@ -60,7 +60,7 @@ def verify_chunk(self: Task, run: str, n: int, verification: int) -> dict[str, A
     return carry_out(self, duty)
 
 
-@app.task(name="mongosplit.close_wave", queue="verify", acks_late=True, ignore_result=True)
+@app.task(name="mongosplit.close_wave", acks_late=True, ignore_result=True)
 def close_wave(key: str) -> str:
     """The chord's callback and its error callback: close the wave, and kick off its verification.
 

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import ASCENDING, IndexModel
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 from mongosplit.mongo import Client, Data, Documents, exact
+
+NAMESPACE_EXISTS = 48
 
 _BY_CHUNK = IndexModel([("run", ASCENDING), ("chunk", ASCENDING)])
 INDEXES: dict[str, list[IndexModel]] = {
@@ -40,7 +42,10 @@ class Ledger:
     @classmethod
     def at(cls, client: Client, name: str) -> Ledger:
         """The ledger in the database of that name."""
-        return cls(exact(client[name]))
+        database = exact(client[name])
+        # An _id of text may be no UTF-8, and must not hide the rest of a list.
+        lenient = database.codec_options.with_options(unicode_decode_error_handler="replace")
+        return cls(database.with_options(codec_options=lenient))
 
     def __getitem__(self, collection: str) -> Documents:
         if collection not in INDEXES:
@@ -54,9 +59,10 @@ class Ledger:
             if name not in there:
                 try:
                     self.database.create_collection(name)
-                except CollectionInvalid:
-                    # Somebody made it between the look and the making.
-                    there.add(name)
+                except (CollectionInvalid, OperationFailure) as error:
+                    # Somebody may have made it between the look and the making.
+                    if isinstance(error, OperationFailure) and error.code != NAMESPACE_EXISTS:
+                        raise
             self.database[name].create_indexes(indexes)
 
 

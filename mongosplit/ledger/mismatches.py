@@ -10,6 +10,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne
 
 from mongosplit import raw
+from mongosplit.keyspace import EXACT_IDS
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.raw import Value
 
@@ -30,30 +31,33 @@ class Mismatch:
 def replace(ledger: Ledger, run: str, chunk: int, found: Sequence[Mismatch]) -> None:
     """Replace what the ledger lists for the chunk."""
     ledger["mismatches"].delete_many({"run": run, "chunk": chunk})
-    rows = [
-        RawBSONDocument(
-            raw.build(
-                [
-                    ("_id", raw.encode(f"{run}:{chunk}:{position}")),
-                    ("run", raw.encode(run)),
-                    ("chunk", raw.encode(chunk)),
-                    ("id", mismatch.source_id),
-                    ("target", raw.encode(mismatch.target)),
-                    ("field", raw.encode(mismatch.field)),
-                    ("kind", raw.encode(mismatch.kind)),
-                    ("at", raw.encode(now())),
-                ]
-            )
-        )
-        for position, mismatch in enumerate(found[:KEPT])
-    ]
+    # Replaced by position, since two verifications of one chunk may end at once.
+    rows: list[Any] = []
+    for position, mismatch in enumerate(found[:KEPT]):
+        key = f"{run}:{chunk}:{position}"
+        row = _row(key, run, chunk, mismatch)
+        rows.append(ReplaceOne({"_id": key}, row, upsert=True))
     if rows:
-        # Replaced by position, since two verifications of one chunk may end at once.
-        whole: list[Any] = [ReplaceOne({"_id": row["_id"]}, row, upsert=True) for row in rows]
-        ledger["mismatches"].bulk_write(whole, ordered=False)
+        ledger["mismatches"].bulk_write(rows, ordered=False)
+
+
+def _row(key: str, run: str, chunk: int, mismatch: Mismatch) -> RawBSONDocument:
+    fields = [
+        ("_id", raw.encode(key)),
+        ("run", raw.encode(run)),
+        ("chunk", raw.encode(chunk)),
+        ("id", mismatch.source_id),
+        ("target", raw.encode(mismatch.target)),
+        ("field", raw.encode(mismatch.field)),
+        ("kind", raw.encode(mismatch.kind)),
+        ("at", raw.encode(now())),
+    ]
+    # The driver looks into a replacement, which may hold an _id that is not plain.
+    return RawBSONDocument(raw.build(fields), EXACT_IDS)
 
 
 def listed(ledger: Ledger, run: str, *, limit: int = 0) -> list[dict[str, Any]]:
     """The mismatches the ledger lists, as `id`, `target`, `field`, `kind`, `chunk`."""
     keep = {"_id": 0, "id": 1, "target": 1, "field": 1, "kind": 1, "chunk": 1}
-    return list(ledger["mismatches"].find({"run": run}, keep).sort("_id", 1).limit(limit))
+    found = ledger["mismatches"].find({"run": run}, keep).sort([("chunk", 1), ("_id", 1)])
+    return list(found.limit(limit))

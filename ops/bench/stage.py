@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,6 @@ QUIET = 0.25
 """Cores that other work may take before a measurement is repeated."""
 
 TRIES = 3
-"""How often a cell is measured in a round, at most; the one with the least other work counts."""
-
 SPEC = "users"
 
 
@@ -81,16 +80,20 @@ Samples = dict[str, list[Sample]]
 class Stage:
     """The servers and the source that all cells share, and how a cell is measured.
 
+    A measurement beside other work is repeated, up to three times in each of the `rounds`, and the
+    one with the least other work counts; `patience` are the seconds a section has for repeating.
     `on_sample` is called after each measurement, also of one that will be repeated.
     """
 
     client: Client
     settings: Settings
-    rounds: int
+    rounds: int = 5
+    patience: float = 60.0
     on_sample: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._shuffled = random.Random(1)
+        self._patience = self.patience
         self._moved: dict[str, str] = {}
         self.migration = definition.load(SPEC)
         self.ledger = Ledger.at(self.client, self.settings.ledger_database)
@@ -113,6 +116,7 @@ class Stage:
         Raises:
             Failed: the cells do not leave the same bytes in the targets.
         """
+        self._patience = self.patience
         samples: Samples = {cell.name: [] for group in groups for cell in group}
         for _ in range(self.rounds):
             for group in self._shuffled.sample(groups, len(groups)):
@@ -121,12 +125,11 @@ class Stage:
         return samples
 
     def _quietest(self, cell: Cell) -> Sample:
-        taken: list[Sample] = []
-        for _ in range(TRIES):
+        taken = [self._sample(cell)]
+        while not taken[-1].quiet and len(taken) < TRIES and self._patience > 0:
+            began = time.monotonic()
             taken.append(self._sample(cell))
-            self.on_sample()
-            if taken[-1].quiet:
-                break
+            self._patience -= time.monotonic() - began
         return min(taken, key=lambda sample: sample.foreign or 0.0)
 
     def _sample(self, cell: Cell) -> Sample:
@@ -137,6 +140,7 @@ class Stage:
         if targets != (self._moved or targets):
             raise Failed(f"cell {cell.name} left other bytes in the targets than those before it")
         self._moved = targets
+        self.on_sample()
         return Sample(
             users=took.users,
             seconds=took.passed.wall,

@@ -124,7 +124,9 @@ def _receive(pipe: Connection, seconds: float) -> tuple[int, float]:
     try:
         said: tuple[int, float] = pipe.recv()
     except EOFError as error:
-        raise Failed("a worker of the benchmark died", hint="its traceback is above") from error
+        raise Failed(
+            "a worker of the benchmark died", hint="see above for its traceback"
+        ) from error
     return said
 
 

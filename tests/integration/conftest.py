@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from bson import ObjectId
-from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from mongosplit import migrate, pipelines, plan, provision, verify
-from mongosplit.ledger import chunks, runs
+from mongosplit.keyspace import Bracket, Range
+from mongosplit.ledger import chunks, mismatches, quarantine, runs
 from mongosplit.ledger.book import Ledger
 from mongosplit.ledger.claims import Attempt
-from mongosplit.model import ChunkState, Outcome, RunState
+from mongosplit.model import ChunkState, Outcome, Run, RunState
+from mongosplit.mongo import raw_documents
 from mongosplit.open_run import OpenRun
 from mongosplit.users import migration
 
@@ -26,8 +28,11 @@ Document = dict[str, Any]
 Client = MongoClient[Document]
 Begin = Callable[..., OpenRun]
 
+T = TypeVar("T")
 ABSENT = object()
 TARGETS = tuple(target.collection for target in migration.targets)
+CONFLICT = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
+"""How the server says that a transaction met another's write."""
 PLANNER = "a test (planning)"
 MOMENT = datetime(2024, 5, 6, 7, 8, 9, 123000)
 
@@ -79,6 +84,14 @@ def facts(database: Database[Document]) -> Document:
         "actor": "a test",
         "options": {},
     }
+
+
+@pytest.fixture
+def planning(ledger: Ledger, facts: Document) -> Run:
+    """A run in planning, with one chunk."""
+    run = runs.begin(ledger, name="users", facts=facts, holder=PLANNER)
+    chunks.write_plan(ledger, run.id, [plan.PlannedChunk(1, (Range(Bracket.STRING),), 5)])
+    return run
 
 
 @pytest.fixture
@@ -134,19 +147,19 @@ def put_state(at: OpenRun, state: ChunkState, n: int = 1) -> None:
 
 def stored(at: OpenRun, collection: str) -> list[bytes]:
     """The documents of a collection as bytes, by `_id`."""
-    batches = at.data[collection].find_raw_batches({}).sort("_id", 1)
-    return [bytes(found) for batch in batches for found in _cut(batch)]
+    return list(raw_documents(at.data[collection].find_raw_batches({}).sort("_id", 1)))
 
 
-def _cut(batch: Any) -> Iterator[bytes]:
-    while batch:
-        size = int.from_bytes(batch[:4], "little")
-        yield batch[:size]
-        batch = batch[size:]
+def reasons(at: OpenRun) -> dict[Any, tuple[str, str]]:
+    """Why each document in quarantine is there: class word and source path."""
+    rows = quarantine.listed(at.ledger, at.run.id, limit=1000)
+    return {row["source_id"]: (row["reason"], row["path"]) for row in rows}
 
 
-def raw_document(document: bytes) -> RawBSONDocument:
-    return RawBSONDocument(document)
+def found(at: OpenRun) -> set[tuple[Any, str, str, str]]:
+    """The mismatches that the ledger lists: id, target, field, kind."""
+    rows = mismatches.listed(at.ledger, at.run.id)
+    return {(row["id"], row["target"], row["field"], row["kind"]) for row in rows}
 
 
 def ids(at: OpenRun, collection: str) -> list[Any]:
@@ -174,3 +187,9 @@ def failing(
         yield
     finally:
         client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def at_once(count: int, work: Callable[[int], T]) -> list[T]:
+    """What the work comes to in that many threads, each with its number."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))

@@ -33,7 +33,7 @@ def small(servers: EmbeddedServers) -> Iterator[Stage]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with stage.open_client(servers.mongo_url) as client:
         settings = stage.settings(servers.mongo_url, database=name, chunk=10)
-        made = Stage(client, settings, rounds=1)
+        made = Stage(client, settings, rounds=1, patience=0)
         made.fill(20)
         yield made
         client.drop_database(settings.database)
@@ -74,7 +74,7 @@ def dying(at: OpenRun, share: Share) -> Work:
 
 def test_every_cell_leaves_the_bytes_of_the_reference_in_the_targets(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
-    options = ["--users", str(USERS), "--rounds", "1", "--chunk", "200", "--cache-gb", "0.25"]
+    options = ["--users", str(USERS), "--chunk", "200", "--rounds", "1", "--patience", "0"]
     done = CliRunner().invoke(main, [*options, "--json", str(file)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())

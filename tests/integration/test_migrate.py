@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,15 +11,15 @@ import bson
 import pytest
 
 from mongosplit import reference
-from mongosplit.errors import Failed, FenceBusy, MongosplitError, TransientError
+from mongosplit.errors import FenceBusy, MongosplitError, TransientError
 from mongosplit.ledger import chunks, claims
 from mongosplit.ledger.book import now
-from mongosplit.ledger.claims import Attempt, Claim, claimed
 from mongosplit.migrate import WORK
 from mongosplit.model import ChunkState
 from mongosplit.open_run import OpenRun
 from mongosplit.users import migration
 from tests.integration.conftest import (
+    CONFLICT,
     TARGETS,
     Begin,
     Client,
@@ -38,30 +35,12 @@ from tests.integration.conftest import (
     users,
 )
 
-CONFLICT = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
 REPLY_LOST = {"writeConcernError": {"code": 64, "errmsg": "no majority in time"}}
 READER = {"isVendor": False, "kontakt.mailNewsletter": False}
 
 
-def attempts(at: OpenRun) -> int:
-    return claims.attempts(at.ledger, WORK, at.run.id, 1)
-
-
 def nothing_is_there(at: OpenRun) -> bool:
     return not any(ids(at, name) for name in TARGETS) and ledger_row(at)["fence"] == 0
-
-
-@contextmanager
-def held_by(at: OpenRun, worker: str, *, fence: bool = True) -> Iterator[None]:
-    """Chunk 1 as a worker holds it in the midst of its transaction."""
-    with (
-        at.client.start_session() as session,
-        claimed(at.ledger, at.client, session, WORK, at.run.id, 1, Attempt(worker)),
-    ):
-        if fence:
-            session.start_transaction()
-            chunks.take_fence(at.ledger, session, at.run.id, 1)
-        yield
 
 
 def test_a_chunk_moves_whole_and_its_row_says_what_was_done(begin: Begin) -> None:
@@ -91,7 +70,7 @@ def test_a_chunk_moves_whole_and_its_row_says_what_was_done(begin: Begin) -> Non
     assert (row["worker"], row["task_id"], row["wave"], row["attempts"]) == ("w1@here", "t-1", 7, 1)
     assert row["milliseconds"] >= 0
     assert now() - row["finished"] < timedelta(minutes=1)
-    assert (attempts(at), claims.of_run(at.ledger, at.run.id, work=WORK)) == (0, ([], set()))
+    assert claims.of_run(at.ledger, at.run.id, work=WORK) == ([], set())
     assert chunks.parts_written(at.ledger, at.run.id) == row["parts"]
 
 
@@ -173,19 +152,12 @@ def test_a_crash_before_commit_leaves_nothing_and_the_next_try_migrates(
     assert len(ids(at, "base_users")) == 3
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_connection_lost_on_commit_has_its_effect_once(
-    begin: Begin, client: Client, times: int
+@pytest.mark.parametrize("how", [REPLY_LOST, {"closeConnection": True}], ids=["reply", "network"])
+def test_a_commit_that_is_not_heard_of_has_its_effect_once(
+    begin: Begin, client: Client, how: dict[str, Any]
 ) -> None:
     at = begin(users(3))
-    with failing(client, "commitTransaction", times=times, closeConnection=True):
-        assert migrated(at).did == "migrated"
-    assert (len(ids(at, "base_users")), ledger_row(at)["fence"]) == (3, 1)
-
-
-def test_a_commit_whose_reply_is_lost_has_its_effect_once(begin: Begin, client: Client) -> None:
-    at = begin(users(3))
-    with failing(client, "commitTransaction", times=2, **REPLY_LOST):
+    with failing(client, "commitTransaction", times=2, **how):
         assert migrated(at).did == "migrated"
     assert (len(ids(at, "base_users")), ledger_row(at)["fence"]) == (3, 1)
 
@@ -211,70 +183,9 @@ def test_a_passing_error_is_tried_again_at_once(
     assert (len(ids(at, "vendors")), ledger_row(at)["attempts"]) == (3, 1)
 
 
-def test_attempts_count_failures_and_are_forgotten_after_success(
-    begin: Begin, client: Client
-) -> None:
+@pytest.mark.parametrize("code", [11601, 290], ids=["interrupted", "lasted too long"])
+def test_what_was_cut_short_is_worth_another_try(begin: Begin, client: Client, code: int) -> None:
     at = begin(users(1))
-    for tried in (1, 2):
-        with failing(client, "insert", **CONFLICT), pytest.raises(TransientError):
-            migrated(at, most=3)
-        assert attempts(at) == tried
-    assert nothing_is_there(at)
-    assert migrated(at, most=3).did == "migrated"
-    assert (attempts(at), ledger_row(at)["attempts"]) == (0, 3)
-
-
-def test_a_chunk_whose_attempts_all_ended_in_death_is_given_up(begin: Begin) -> None:
-    at = begin(users(1))
-    for _ in range(2):
-        with pytest.raises(SystemExit), held_by(at, "w0@gone"):
-            raise SystemExit
-    with pytest.raises(Failed, match="begun 2 times and never ended"):
-        migrated(at, most=2)
-    assert nothing_is_there(at)
-    claims.forget_attempts(at.ledger, at.run.id, [1], work=WORK)
-    assert migrated(at, most=2).did == "migrated"
-
-
-def test_an_interrupted_operation_is_worth_another_try(begin: Begin, client: Client) -> None:
-    at = begin(users(1))
-    with failing(client, "insert", times=1, errorCode=11601), pytest.raises(TransientError):
+    with failing(client, "insert", times=1, errorCode=code), pytest.raises(TransientError):
         migrated(at)
     assert migrated(at).did == "migrated"
-
-
-def test_waiting_for_a_fence_is_never_counted_below_nothing(begin: Begin) -> None:
-    at = begin(users(1))
-    with pytest.raises(FenceBusy), held_by(at, "w2@here", fence=False):
-        with held_by(at, "w1@here", fence=False):
-            assert attempts(at) == 2
-        raise FenceBusy("held by another transaction")
-    assert attempts(at) == 0
-
-
-def test_a_living_holder_is_waited_for_and_that_is_no_attempt(begin: Begin) -> None:
-    at = begin(users(2))
-    asked: list[Claim] = []
-
-    def alive(claim: Claim) -> bool:
-        return bool(asked.append(claim))
-
-    with held_by(at, "w0@there"):
-        began = time.monotonic()
-        with pytest.raises(FenceBusy, match=f"chunk 1 of {at.run.id} is held"):
-            migrated(at, is_dead=alive)
-        assert time.monotonic() - began < 5
-        assert attempts(at) == 1  # the holder's own
-    assert [(claim.worker, claim.work, claim.n) for claim in asked] == [("w0@there", WORK, 1)]
-    assert migrated(at).did == "migrated"
-
-
-def test_the_open_transaction_of_a_dead_worker_is_ended_at_once(begin: Begin) -> None:
-    at = begin(users(2))
-    with held_by(at, "w0@gone"):
-        at.source.update_one({}, {"$set": {"isAdmin": True}})
-        began = time.monotonic()
-        assert migrated(at, is_dead=lambda claim: claim.worker == "w0@gone").did == "migrated"
-        assert time.monotonic() - began < 5
-        assert claims.of_run(at.ledger, at.run.id, work=WORK) == ([], set())
-    assert (ledger_row(at)["fence"], len(ids(at, "base_users"))) == (1, 2)

@@ -6,30 +6,31 @@ from typing import Any
 
 import bson
 import pytest
-from bson import Binary, Code, Int64, MaxKey, MinKey, ObjectId
+from bson import Binary, Code, DatetimeMS, Int64, MaxKey, MinKey
 from bson.raw_bson import RawBSONDocument
-from pymongo.database import Database
 
-from mongosplit import raw, reference
+from mongosplit import pipelines, raw, reference
+from mongosplit.errors import Failed
 from mongosplit.ledger import chunks, quarantine
+from mongosplit.migrate import SLOW_ROUNDS
 from mongosplit.open_run import OpenRun
-from mongosplit.users import migration
+from mongosplit.users import Vendor, migration
 from ops.seed import KINDS, users_with_kinds
 from ops.seed_hostile import Draw
 from tests.integration.conftest import (
-    ABSENT,
     MOMENT,
     TARGETS,
     Begin,
     Client,
     Document,
     failing,
+    found,
     ids,
     ledger_row,
     migrated,
     migrated_all,
     oid,
-    state_of,
+    reasons,
     stored,
     user,
     users,
@@ -56,22 +57,8 @@ def listed(at: OpenRun) -> list[Document]:
     return quarantine.listed(at.ledger, at.run.id, limit=1000)
 
 
-def reasons(at: OpenRun) -> dict[Any, tuple[str, str]]:
-    return {row["source_id"]: (row["reason"], row["path"]) for row in listed(at)}
-
-
-def subscriber(n: int, email: str, **more: Any) -> Document:
-    """A document of the application, of the shape the collection's validator asks for."""
-    shape = {"type": "kunde", "isSubscribed": False, "preferences": {}, "source": "messe"}
-    return {"_id": oid(n), "email": email, **shape, **more}
-
-
-def kept(at: OpenRun) -> list[Document]:
-    return [dict(row) for row in at.ledger["kept"].find()]
-
-
 def all_the_others_are_split(at: OpenRun) -> bool:
-    """Whether the targets hold exactly the parts of what is not in quarantine, and verify agrees."""
+    """Whether the targets hold the parts of what is not in quarantine, and verify agrees."""
     numbers = chunks.numbers(at.ledger, at.run.id, {})
     bad = set().union(*(quarantine.held(at.ledger, at.run.id, n) for n in numbers))
     expected: dict[str, list[bytes]] = {key: [] for key in migration.keys}
@@ -128,7 +115,7 @@ def test_quarantine_is_written_in_the_transaction_of_the_chunk(
     begin: Begin, client: Client
 ) -> None:
     at = begin([user(1), user(2, {EMAIL: None})])
-    with failing(client, "commitTransaction", errorCode=8, times=6), pytest.raises(Exception):
+    with failing(client, "commitTransaction", times=1, errorCode=8), pytest.raises(Failed):
         migrated(at)
     client.admin.command("killAllSessions", [])
     assert listed(at) == []
@@ -168,7 +155,9 @@ def test_ids_of_refused_types_are_quarantined_and_everything_else_goes_through(
     begin: Begin,
 ) -> None:
     odd: list[Any] = [{"a": 1}, None, MinKey(), MaxKey(), Code("x"), Code("x", {"a": 1})]
+    odd += [{"$ref": "a", "$id": 1}]
     legal: list[Any] = [1, Int64(2), 2.5, float("nan"), "x", Binary(b"x", 4), True, MOMENT]
+    legal += [DatetimeMS(2**60)]
     documents = [user(n, {"_id": value}) for n, value in enumerate([*odd, *legal, oid(99)])]
     at = begin(documents)
     migrated_all(at)
@@ -179,9 +168,55 @@ def test_ids_of_refused_types_are_quarantined_and_everything_else_goes_through(
 
 
 def test_text_that_is_not_utf8_does_not_stop_its_chunk(begin: Begin) -> None:
-    at = begin([user(1), user(2, {EMAIL: None})])
     broken = bson.encode(user(3, {EMAIL: "k@x.de"})).replace(b"k@x.de", b"k\xff\xfe.de")
-    at.source.insert_one(RawBSONDocument(broken))
-    at.ledger["chunks"].update_one({"n": 1}, {"$unset": {"ranges.0.hi": 1}})
+    at = begin([user(1), user(2, {EMAIL: None}), RawBSONDocument(broken)])
     assert migrated(at).quarantined == 1
     assert verified(at).did == "verified"
+
+
+def test_an_id_that_cannot_be_decoded_is_quarantined_and_listed_as_any_other(begin: Begin) -> None:
+    broken = bson.encode(user(1, {"_id": "an id", EMAIL: None})).replace(b"an id", b"an \xff\xfe")
+    far = user(2, {"_id": DatetimeMS(2**60), EMAIL: None})
+    at = begin([RawBSONDocument(broken), far, user(3)])
+    migrated_all(at)
+    assert reasons(at) == dict.fromkeys(("an \ufffd\ufffd", far["_id"]), ("missing", EMAIL))
+    at.data.command("collMod", "base_users", validationLevel="off")
+    at.data["base_users"].insert_many([RawBSONDocument(broken), far])
+    assert verified_all(at) == 2
+    assert {found_id for found_id, *_ in found(at)} == set(reasons(at))
+
+
+def test_a_document_the_server_refuses_and_the_schema_does_not_is_quarantined_alone(
+    begin: Begin,
+) -> None:
+    at = begin([*users(4), user(5, {"vendorProfile.slogan": "no"})])
+    at.source.update_one({"_id": oid(2)}, {"$set": {"vendorProfile.slogan": "no"}})
+    vendors = {"$and": [pipelines.validator(Vendor), {"slogan": {"$ne": "no"}}]}
+    at.data.command("collMod", "vendors", validator=vendors)
+    assert migrated(at).quarantined == 2
+    assert reasons(at) == {oid(2): ("refused", ""), oid(5): ("refused", "")}
+    assert {row["target"] for row in listed(at)} == {"vendors"}
+    assert all_the_others_are_split(at)
+
+
+def test_a_chunk_the_server_keeps_refusing_fails_and_leaves_nothing(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = begin(users(SLOW_ROUNDS + 1))
+    at.data.command("collMod", "vendors", validator={"slogan": {"$type": "string"}})
+    with pytest.raises(Failed, match=f"still refused a document after {SLOW_ROUNDS} rounds"):
+        migrated(at)
+    assert not any(ids(at, name) for name in TARGETS)
+
+
+def test_a_user_whose_part_would_be_too_large_is_quarantined_and_one_that_fits_goes_through(
+    begin: Begin,
+) -> None:
+    lean = {"_id": oid(1), "isVendor": True, "kontakt": {"email": "a@b.c"}}
+    room = raw.MAX_DOCUMENT_BYTES - len(bson.encode(lean | {"adressen": [{"ort": ""}]}))
+    fits = {EMAIL: 200_000 * "k", "vendorProfile.beschreibung": 15_700_000 * "x"}
+    at = begin([lean | {"adressen": [{"ort": room * "x"}]}, user(2), user(3, fits)])
+    migrated_all(at)
+    assert reasons(at) == {oid(1): ("too-large", "")}
+    assert sum(map(len, stored(at, "vendors"))) > 15_900_000
+    assert all_the_others_are_split(at)

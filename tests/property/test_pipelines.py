@@ -7,10 +7,12 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
+import pytest
 from bson import ObjectId
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
 
 from mongosplit import raw, reference
 from mongosplit.pipelines import SIMPLE, index_documents, join_pipeline, split_pipeline
@@ -205,15 +207,18 @@ def test_finding_a_part_by_its_owner_and_a_login_by_its_name_uses_an_index(
         assert "IXSCAN" in plan, f"{target.collection} is scanned for {[*query]}"
 
 
-def test_subscribers_without_an_owner_do_not_share_the_unique_index(
-    database: Database[Any],
+@pytest.mark.parametrize(("key", "field"), [("a", "username"), ("c", "userId")])
+def test_a_unique_index_leaves_out_documents_that_hold_nothing_there(
+    database: Database[Any], key: str, field: str
 ) -> None:
-    target = migration.keys["c"]
-    database.command({"createIndexes": target.collection, "indexes": index_documents(target)})
-    foreign: list[dict[str, Any]] = [{"userId": None}, {"userId": None}, {}, {}]
-    subscribers = [{**each, "email": str(n)} for n, each in enumerate(foreign)]
-    database[target.collection].insert_many(subscribers)
-    assert database[target.collection].count_documents({}) == 4
+    target = migration.keys[key]
+    collection = database[target.collection]
+    database.command({"createIndexes": collection.name, "indexes": index_documents(target)})
+    nothing: list[dict[str, Any]] = [{field: None}, {field: None}, {}, {}]
+    collection.insert_many([{**each, "email": str(n)} for n, each in enumerate(nothing)])
+    collection.insert_one({field: "anna", "email": "anna"})
+    with pytest.raises(DuplicateKeyError):
+        collection.insert_one({field: "anna", "email": "another"})
 
 
 @steady
@@ -225,3 +230,9 @@ def test_lookup_reads_what_a_field_path_reads(
     stages = [{"$sort": {"_id": 1}}, {"$replaceRoot": {"newRoot": {"found": f"${path}"}}}]
     found = [raw.field(each, "found") for each in cut(database.users.aggregate_raw_batches(stages))]
     assert found == [raw.lookup(user, path) for user in stored]
+
+
+def test_a_type_is_named_as_the_server_names_it(database: Database[Any]) -> None:
+    refill(database.users, [numbered(n, {"x": value}) for n, value in enumerate(VALUES)])
+    found = database.users.aggregate([{"$sort": {"_id": 1}}, {"$project": {"x": {"$type": "$x"}}}])
+    assert [each["x"] for each in found] == [value.type_name for value in VALUES]

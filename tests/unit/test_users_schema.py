@@ -8,7 +8,7 @@ from uuid import UUID
 
 import bson
 import pytest
-from bson import Binary, Code, Decimal128, Int64, MinKey, ObjectId, Regex
+from bson import Binary, Code, Decimal128, Int64, MinKey, Regex
 from bson.timestamp import Timestamp
 
 from mongosplit import raw, reference, schema
@@ -177,8 +177,3 @@ def test_an_id_of_another_type_is_refused(own_id: Any) -> None:
     assert ("base_users", "_id") in refused
     assert ("vendors", "userId") in refused
     assert ("newsletter_subscribers", "userId") in refused
-
-
-def test_an_object_id_is_not_asked_for() -> None:
-    assert ObjectId.is_valid(str(USER))
-    assert problems_of(user(_id="a text")) == []
