@@ -178,11 +178,17 @@ def index_documents(target: type[Target]) -> list[dict[str, Any]]:
 
 
 def validator(target: type[Target]) -> dict[str, Any]:
-    """The collection validator of a target; documents nobody of ours owns are left alone."""
+    """The collection validator of a target.
+
+    In a shared target it speaks of parts only, which stand under the `_id` of their owner. The
+    application's own documents are left alone, before and after one of them is adopted: an update
+    of theirs must not fail because of us.
+    """
     rule: dict[str, Any] = {"$jsonSchema": target.schema_of_documents()}
     if target.adopt_by is None:
         return rule
-    return {"$or": [{target.owner: None}, rule]}
+    own = {"$expr": {"$ne": ["$_id", f"${target.owner}"]}}
+    return {"$or": [{target.owner: None}, own, rule]}
 
 
 def fingerprint(migration: Migration) -> str:

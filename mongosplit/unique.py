@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bson.raw_bson import RawBSONDocument
 
-from mongosplit import raw, schema
+from mongosplit import raw
 from mongosplit.definition import Index, Target
 from mongosplit.errors import DocumentError
 from mongosplit.ledger.quarantine import Adoption
@@ -59,17 +59,7 @@ class UniqueKeys:
         return adoptions
 
     def _adoption(self, key: str, document: bytes, source_id: Value) -> Adoption:
-        """The adoption of the document, if its collection lets it be: an owner makes it ours."""
         target = self._at.migration.keys[key]
-        fields = [(name, value) for name, value in raw.elements(document) if name != target.owner]
-        owned = Value(3, raw.build([*fields, (target.owner, source_id)]))
-        for problem in schema.problems(self._at.schemas[key], owned):
-            assert target.adopt_by is not None
-            what = f"the same {target.adopt_by} that cannot be adopted: its"
-            where = ".".join(problem.path)
-            sentence = f"{target.collection} has a document with {what} {where} {problem.found}"
-            path = source_path(self._at, target, target.adopt_by)
-            raise DocumentError("not-adoptable", path, sentence, target=target.collection)
         document_id = raw.field(document, "_id")
         assert document_id is not None  # the server gives every document an _id
         return Adoption(target.collection, target.owner, document_id, document, source_id)

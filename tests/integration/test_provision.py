@@ -103,8 +103,11 @@ def test_a_wrong_document_is_refused_from_anyone(
 def test_a_shared_target_lets_documents_without_an_owner_be(database: Data) -> None:
     provision(database, migration)
     database[LETTERS].insert_many([{"email": "a"}, {"email": "b", "userId": None, "type": 7}])
+    own = ObjectId()
     with pytest.raises(WriteError):
-        database[LETTERS].update_one({"email": "a"}, {"$set": {"userId": ObjectId()}})
+        database[LETTERS].insert_one({"_id": own, "email": "c", "userId": own, "type": 7})
+    # Adopted: it stands under an _id of its own, and its own values stand.
+    database[LETTERS].update_one({"email": "b"}, {"$set": {"userId": own}})
 
 
 def view(data: Data) -> None:

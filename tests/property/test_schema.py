@@ -1,4 +1,4 @@
-"""The schema read in Python refuses exactly what a server refuses under the target's validator."""
+"""The schema read in Python refuses exactly what a server refuses under the same schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pymongo.errors import BulkWriteError
 
 from mongosplit import raw, reference, schema
 from mongosplit.definition import From, Part, Target
-from mongosplit.pipelines import validator
 from mongosplit.raw import Value
 from mongosplit.schema import Id, Number
 from mongosplit.users import Text, migration
@@ -53,25 +52,14 @@ def refused_by_server(collection: Raw, documents: list[bytes]) -> set[int]:
 
 def refused_by_python(target: type[Target], documents: list[bytes]) -> set[int]:
     rules = target.schema_of_documents()
-    return {
-        n
-        for n, each in enumerate(documents)
-        if any(schema.problems(rules, Value(3, each))) and not is_nobodys(target, each)
-    }
-
-
-def is_nobodys(target: type[Target], part: bytes) -> bool:
-    """Whether a shared collection holds it for the application: `{owner: null}` finds it."""
-    owner = raw.field(part, target.owner)
-    found = [owner] if owner is not None else []
-    if owner is not None and owner.is_array:
-        found += [item for _, item in raw.elements(owner.data)]
-    return target.adopt_by is not None and (not found or any(each.is_null for each in found))
+    return {n for n, each in enumerate(documents) if any(schema.problems(rules, Value(3, each)))}
 
 
 def guarded(database: Database[Any], target: type[Target]) -> Raw:
     if target.collection not in database.list_collection_names():
-        database.create_collection(target.collection, validator=validator(target))
+        database.create_collection(
+            target.collection, validator={"$jsonSchema": target.schema_of_documents()}
+        )
     # A refusal quotes the value, which may be a date beyond the year 9999.
     return database.get_collection(target.collection, raw.EXACT)
 
