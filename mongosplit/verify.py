@@ -8,6 +8,7 @@ would also show a mistake in the pipeline's compiler.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -54,7 +55,7 @@ def verify_chunk(
         for _ in range(SNAPSHOT_TRIES):
             chunk, docs, found = _compared(at, n, independent=independent)
             mismatches.replace(at.ledger, at.run.id, n, found)
-            if chunks.checked(at.ledger, chunk, verification=verification, mismatches=len(found)):
+            if _checked(at, chunk, verification, found, independent=independent):
                 break
         else:
             raise TransientError(f"chunk {n} of {at.run.id} was touched each time it was compared")
@@ -68,6 +69,23 @@ def verify_chunk(
         mismatches=len(found),
         milliseconds=int((time.monotonic() - started) * 1000),
     )
+
+
+def _checked(
+    at: OpenRun, seen: Chunk, verification: int, found: list[Mismatch], *, independent: bool
+) -> bool:
+    return chunks.checked(
+        at.ledger,
+        seen,
+        verification=verification,
+        mismatches=len(found),
+        independent=independent,
+    )
+
+
+def is_in_share(n: int, share: float) -> bool:
+    """Whether chunk `n` is among the stated share; the same chunks each time, spread evenly."""
+    return zlib.crc32(n.to_bytes(8, "little")) / 2**32 < share
 
 
 def _compared(at: OpenRun, n: int, *, independent: bool) -> tuple[Chunk, int, list[Mismatch]]:

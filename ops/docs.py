@@ -13,9 +13,9 @@ def users_mapping() -> str:
     """The page on every field of the shipped migration."""
     return (
         "# The users mapping\n\n"
-        "Every field of the shipped migration, from `mongosplit/users.py` by `make docs`. Missing\n"
-        "stays missing and null stays null, unless the lens says otherwise. What is not listed here\n"
-        "stays in the source; `mongosplit coverage users` names it with its count.\n\n"
+        "Every field of the shipped migration, from `mongosplit/users.py` by `make docs`.\n"
+        "Missing stays missing and null stays null, unless the lens says otherwise. What is not\n"
+        "listed here stays in the source; `mongosplit coverage users` names it with its count.\n\n"
         + coverage.mapping_table(users.migration)
     )
 

@@ -1,4 +1,4 @@
-"""The `mongosplit` command as it is installed: the producer's verbs, embedded servers behind them."""
+"""The installed `mongosplit` command: the producer's verbs, with embedded servers behind them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from mongosplit.settings import Settings
 from producer import dispatch
 from producer.dispatch import BrokerAway
 from worker import verification
-from worker.tasks import is_in_share
 
 OnProgress = Callable[[int, int], None]
 POLL_SECONDS = 0.2
@@ -37,6 +36,7 @@ class Verdict:
     unchecked: int
     mismatches: int
     checked: int
+    independent: int
 
     @property
     def exit_code(self) -> int:
@@ -75,7 +75,8 @@ def conclude(at: OpenRun) -> Verdict:
     elif not clean and run.state is RunState.VERIFIED:
         run = runs.move(at.ledger, run.id, RunState.MIGRATED)
     checked = sum(row["docs"] for row in totals.values())
-    return Verdict(run, failed, len(unable), wrong, checked)
+    independent = sum(row["independent"] for row in totals.values())
+    return Verdict(run, failed, len(unable), wrong, checked, independent)
 
 
 def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdict:
@@ -123,7 +124,7 @@ def _send_next(at: OpenRun, settings: Settings, number: int, left: list[int], se
 
 def _verify_here(at: OpenRun, settings: Settings, number: int, n: int) -> None:
     attempt = Attempt(worker=f"{settings.actor}/{os.getpid()}", most=settings.max_attempts)
-    share = is_in_share(n, settings.verify_share)
+    share = verify.is_in_share(n, settings.verify_share)
     verify.verify_chunk(at, n, attempt, verification=number, independent=share)
 
 

@@ -50,6 +50,7 @@ def facts(ledger: Ledger, run: Run) -> dict[str, Any]:
         "seconds": _seconds(run),
         "waves": waves.count(ledger, run.id),
         "mismatches": sum(row["mismatches"] for row in totals.values()),
+        "independently_verified": sum(row["independent"] for row in totals.values()),
         "quarantine": quarantine.by_reason(ledger, run.id),
         "failures": [
             {"chunk": chunk.n, **(chunk.error or {})} for chunk in chunks.failures(ledger, run.id)

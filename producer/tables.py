@@ -79,7 +79,8 @@ def _verification(facts: dict[str, Any]) -> str:
     verified = facts["chunks"][ChunkState.VERIFIED.value]
     whole = sum(facts["chunks"].values())
     if verified == whole:
-        return f"every byte of all {whole:,} chunks, no difference"
+        share = f"{facts['independently_verified']:,} of them through the Python reference"
+        return f"every byte of all {whole:,} chunks, no difference ({share})"
     return f"{verified:,} of {whole:,} chunks so far"
 
 

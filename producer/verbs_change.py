@@ -160,6 +160,7 @@ def verify(context: click.Context, name: str | None, settings: Settings, output:
         "mismatches": found,
         "mismatches_total": verdict.mismatches,
         "unchecked_chunks": verdict.unchecked,
+        "independent_chunks": verdict.independent,
     }
     if output == "json":
         console.print_json(facts)

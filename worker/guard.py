@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
-from celery.exceptions import Retry
 from pymongo.errors import PyMongoError
 
 from mongosplit.errors import DefinitionChanged, Failed, FenceBusy, MongosplitError, TransientError
@@ -51,8 +50,6 @@ def carry_out(task: Task, duty: Duty) -> dict[str, Any]:
     """
     try:
         return _work(task, duty).to_message()
-    except Retry:
-        raise
     except FenceBusy as error:
         # Waiting for another transaction is not a failed attempt.
         _again(task, duty, FENCE_SECONDS, error)
@@ -117,4 +114,4 @@ def _again(task: Task, duty: Duty, seconds: float, error: MongosplitError) -> No
 def _give_up(duty: Duty, error: MongosplitError) -> dict[str, Any]:
     log.warning("%s is given up: %s", duty, error.message)
     duty.give_up(place.ledger(), {"class": type(error).__name__, "sentence": error.message})
-    return Outcome(duty.run, duty.n, "gave up", "failed").to_message()
+    return Outcome(duty.run, duty.n, "gave up", "").to_message()

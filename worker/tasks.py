@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 from celery import Task
@@ -53,7 +52,7 @@ def verify_chunk(self: Task, run: str, n: int, verification: int) -> dict[str, A
             n,
             attempt,
             verification=verification,
-            independent=is_in_share(n, float(at.run.options["verify_share"])),
+            independent=verify.is_in_share(n, float(at.run.options["verify_share"])),
         ),
         give_up=lambda ledger, error: chunks.not_checked(ledger, run, n, verification, error),
     )
@@ -69,8 +68,3 @@ def close_wave(key: str) -> str:
     """
     run, _, wave = key.rpartition(":")
     return close_and_verify(place.ledger(), run, int(wave), by="callback")
-
-
-def is_in_share(n: int, share: float) -> bool:
-    """Whether chunk `n` is among the stated share; the same chunks each time, spread evenly."""
-    return zlib.crc32(n.to_bytes(8, "little")) / 2**32 < share

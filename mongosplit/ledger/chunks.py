@@ -145,12 +145,15 @@ def reopen_failed(ledger: Ledger, run: str) -> int:
     return changed.modified_count
 
 
-def checked(ledger: Ledger, seen: Chunk, *, verification: int, mismatches: int) -> bool:
+def checked(
+    ledger: Ledger, seen: Chunk, *, verification: int, mismatches: int, independent: bool
+) -> bool:
     """Record a verification, unless the chunk was touched since it was seen; True if recorded."""
     applied = seen.state in (ChunkState.MIGRATED, ChunkState.VERIFIED)
     facts: dict[str, Any] = {
         "checked": verification,
         "mismatches": mismatches,
+        "independent": independent,
         "check_error": None,
     }
     if applied:
@@ -188,10 +191,14 @@ def still(ledger: Ledger, run: str, numbers_: Sequence[int], query: dict[str, An
 
 
 def totals(ledger: Ledger, run: str) -> dict[str, dict[str, int]]:
-    """By state: chunks, documents planned, migrated, quarantined, adopted, mismatches."""
+    """By state: chunks, documents planned, migrated, quarantined, adopted, mismatches.
+
+    `independent` is how many chunks were last verified through the Python reference.
+    """
     sums = ("planned", "docs", "quarantined", "adopted", "mismatches")
     group: dict[str, Any] = {"_id": "$state", "chunks": {"$sum": 1}}
     group |= {name: {"$sum": f"${name}"} for name in sums}
+    group["independent"] = {"$sum": {"$cond": ["$independent", 1, 0]}}
     rows = ledger["chunks"].aggregate([{"$match": {"run": run}}, {"$group": group}])
     return {row.pop("_id"): row for row in rows}
 

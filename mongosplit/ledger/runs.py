@@ -158,8 +158,10 @@ def move(ledger: Ledger, run_id: str, to: RunState, **facts: Any) -> Run:
         IllegalTransition: the run is in no state from which an arrow leads to `to`.
     """
     changes: dict[str, Any] = {"state": to.value, "unfinished": to not in FINISHED, **facts}
-    if to in _STAMPED:
-        changes[_STAMPED[to]] = now()
+    stamp = _STAMPED.get(to)
+    # The first time counts: a later verification does not make the run longer.
+    if stamp is not None and getattr(get(ledger, run_id), stamp) is None:
+        changes[stamp] = now()
     if to is RunState.RUNNING:
         changes = {**_UNSET, **changes}
     row = ledger["runs"].find_one_and_update(
