@@ -7,13 +7,13 @@ A value that is not there is `None`; a BSON null is a `Value` of kind null.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import bson
 from bson import Binary, ObjectId, Timestamp
 from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.datetime_ms import DatetimeMS
 
 # Dates beyond the year 9999 must survive a decode.
 EXACT: CodecOptions[dict[str, Any]] = CodecOptions(
@@ -51,10 +51,13 @@ LEAST: dict[str, Any] = {
     "binData": Binary(b""),
     "objectId": ObjectId(bytes(12)),
     "bool": False,
-    "date": DatetimeMS(-(2**63)),
+    "date": datetime.min,
     "timestamp": Timestamp(0, 0),
 }
-"""The least value of each type that an index may be restricted to."""
+"""The least value of each type that an index may be restricted to.
+
+The least date is the year 1: a driver that lists indexes must be able to read it.
+"""
 
 _FIXED = {
     1: 8,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bson.raw_bson import RawBSONDocument
 
-from mongosplit import raw
+from mongosplit import raw, schema
 from mongosplit.definition import Index, Target
 from mongosplit.errors import DocumentError
 from mongosplit.ledger.quarantine import Adoption
@@ -62,7 +62,21 @@ class UniqueKeys:
         target = self._at.migration.keys[key]
         document_id = raw.field(document, "_id")
         assert document_id is not None  # the server gives every document an _id
-        return Adoption(target.collection, target.owner, document_id, document, source_id)
+        adoption = Adoption(target.collection, target.owner, document_id, document, source_id)
+        if document_id == source_id:
+            self._refuse_wrong(key, adoption)
+        return adoption
+
+    def _refuse_wrong(self, key: str, adoption: Adoption) -> None:
+        """Under the user's own `_id` the validator holds a document to the schema once adopted."""
+        target = self._at.migration.keys[key]
+        fields = [field for field in raw.elements(adoption.before) if field[0] != target.owner]
+        owned = Value(3, raw.build([*fields, (target.owner, adoption.source_id)]))
+        for problem in schema.problems(self._at.schemas[key], owned):
+            where = ".".join(problem.path)
+            sentence = f"{target.collection} has a document with its _id and {target.adopt_by}"
+            sentence += f" that cannot be adopted: its {where} {problem.found}"
+            raise DocumentError("not-adoptable", "_id", sentence, target=target.collection)
 
     def _duplicate(self, target: type[Target], key: _Key) -> DocumentError:
         _, name, _ = key

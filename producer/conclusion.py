@@ -75,6 +75,7 @@ def conclude(at: OpenRun) -> Verdict:
     elif not clean and run.state is RunState.VERIFIED:
         run = runs.move(at.ledger, run.id, RunState.MIGRATED)
     checked = sum(row["docs"] for row in totals.values())
+    checked -= sum(chunks.get(at.ledger, run.id, n).docs for n in unable)
     independent = sum(row["independent"] for row in totals.values())
     return Verdict(run, failed, len(unable), wrong, checked, independent)
 

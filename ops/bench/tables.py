@@ -48,9 +48,10 @@ def _console() -> Console:
 def _table(result: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=result.title, title_justify="left")
     table.add_column("cell", no_wrap=True)
-    ratios = [f"to {name}" for name in result.to]
-    for heading in ("users/s", "min..max", *ratios, "µs/user mongod", "clients", "others, cores"):
-        table.add_column(heading, justify="right")
+    ratios = [f"to\n{name}" for name in result.to]
+    cpu = ("CPU µs/user\nmongod", "\nclients", "others,\ncores")
+    for heading in ("users/s", "min..max", *ratios, *cpu):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, samples in result.samples.items():
         rates = result.rates(name)
         foreign = [sample.foreign for sample in samples if sample.foreign is not None]

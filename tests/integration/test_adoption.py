@@ -112,6 +112,23 @@ def test_one_of_another_shape_is_adopted_too_and_the_application_may_go_on_chang
     assert verified_all(at) == 0
 
 
+def test_one_of_another_shape_under_the_id_of_its_user_is_left_alone(
+    begin: Begin, letters: Any
+) -> None:
+    foreign = {"_id": oid(2), "email": "k2@example.org", "note": "geheim"}
+    letters.insert_one(foreign)
+    at = begin(users(3))
+    assert migrated(at).quarantined == 1
+    assert reasons(at) == {oid(2): ("not-adoptable", "_id")}
+    [row] = at.ledger["quarantine"].find()
+    assert row["message"] == (
+        f"{LETTERS} has a document with its _id and email that cannot be adopted: its type "
+        "is missing"
+    )
+    assert bson.encode(foreign) in stored(at, LETTERS)
+    assert (verified_all(at), at.ledger["kept"].count_documents({})) == (0, 0)
+
+
 def test_one_that_has_an_owner_is_not_adopted(begin: Begin, letters: Any) -> None:
     letters.insert_one(subscriber(FAR, 1, {"userId": oid(99)}))
     at = begin(users(2))

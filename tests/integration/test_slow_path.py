@@ -216,7 +216,8 @@ def test_a_user_whose_part_would_be_too_large_is_quarantined_and_one_that_fits_g
     room = raw.MAX_DOCUMENT_BYTES - len(bson.encode(lean | {"adressen": [{"ort": ""}]}))
     # Three parts have the email: each fits, and all of them in one row do not.
     fits = {EMAIL: 500_000 * "k", "vendorProfile.beschreibung": 15_400_000 * "x"}
-    at = begin([lean | {"adressen": [{"ort": room * "x"}]}, user(2), user(3, fits)])
+    large = lean | {"adressen": [{"ort": room * "x"}]}
+    at = begin([large, user(2), user(3, fits)], chunk_size=2)
     migrated_all(at)
     assert reasons(at) == {oid(1): ("too-large", "")}
     assert sum(map(len, stored(at, "vendors"))) > 15_900_000
