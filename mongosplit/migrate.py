@@ -76,6 +76,10 @@ def migrate_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
         TransientError: worth another try. Failed: another try will not help.
     """
     started = time.monotonic()
+    with explained_chunk(at.run.id, n):
+        state = chunks.get(at.ledger, at.run.id, n).state
+    if state is not ChunkState.PENDING:
+        return Outcome(at.run.id, n, "nothing", state.value)
     with (
         explained_chunk(at.run.id, n),
         at.client.start_session() as session,

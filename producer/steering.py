@@ -84,7 +84,13 @@ def say_plan(at: Connection, spec: str, run: Run | None, output: str) -> None:
 
 
 def begin(at: Connection, run: Run, *, yes: bool) -> OpenRun:
-    """Open the run; one that is only planned is checked, asked about and set running."""
+    """Open the run; one that is only planned is checked, asked about and set running.
+
+    Of two that do this at once one makes the targets: it has the lease then, and keeps it to drive.
+
+    Raises:
+        LeaseHeld: another process has the run.
+    """
     opened = open_run(at.client, at.ledger, run.id, holder=at.settings.actor)
     if run.state is not RunState.PLANNED:
         return opened
@@ -93,26 +99,20 @@ def begin(at: Connection, run: Run, *, yes: bool) -> OpenRun:
         tables.warn(warning)
     targets = ", ".join(target.collection for target in opened.migration.targets)
     confirm(f"start {run.id}: split {run.source} into {targets}?", yes=yes)
-    with held(at, run):
+    runs.hold_when_free(at.ledger, run.id, planning.holder_of(at.settings))
+    try:
         if runs.get(at.ledger, run.id).state is RunState.PLANNED:
             _plan_what_came_since(opened, subject)
             return planning.begin_running(opened)
-    return open_run(at.client, at.ledger, run.id, holder=at.settings.actor)
+        return open_run(at.client, at.ledger, run.id, holder=at.settings.actor)
+    except BaseException:
+        let_go(at, run)
+        raise
 
 
-@contextmanager
-def held(at: Connection, run: Run) -> Iterator[None]:
-    """The lease on the run meanwhile: of two that start it at once, one makes the targets.
-
-    Raises:
-        LeaseHeld: another process has the run.
-    """
-    holder = planning.holder_of(at.settings)
-    runs.hold_when_free(at.ledger, run.id, holder)
-    try:
-        yield
-    finally:
-        runs.let_go(at.ledger, run.id, holder)
+def let_go(at: Connection, run: Run) -> None:
+    """Give the lease back that `begin` may have taken: this process is not to drive the run."""
+    runs.let_go(at.ledger, run.id, planning.holder_of(at.settings))
 
 
 def _plan_what_came_since(opened: OpenRun, subject: checks.Subject) -> None:

@@ -26,6 +26,7 @@ from producer.steering import (
     DRIVEN,
     begin,
     drive_here,
+    let_go,
     make_plan,
     say_plan,
     say_what_is_wrong,
@@ -97,6 +98,7 @@ def start(  # noqa: PLR0917 - one argument for each flag
         assert run is not None  # a plan that is not a dry run has entered one
         opened = begin(at, run, yes=yes)
         if detach:
+            let_go(at, run)
             console.say(f"{run.id} is left to `mongosplit serve`")
             if output == "json":
                 console.print_json(status.facts(at.ledger, opened.run))

@@ -8,6 +8,8 @@ from typing import Any
 
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
 
 from mongosplit.mongo import Client, Data, Documents, exact
 
@@ -33,9 +35,13 @@ INDEXES: dict[str, list[IndexModel]] = {
 }
 
 
+ADVISORY = frozenset({"claims"})
+"""Nothing is decided on these, so writing them waits for no majority."""
+
+
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger's database; every collection reads and writes with a majority."""
+    """The ledger's database; what decides anything is read and written with a majority."""
 
     database: Data
 
@@ -50,6 +56,10 @@ class Ledger:
     def __getitem__(self, collection: str) -> Documents:
         if collection not in INDEXES:
             raise KeyError(collection)
+        if collection in ADVISORY:
+            return self.database[collection].with_options(
+                write_concern=WriteConcern(1), read_concern=ReadConcern("local")
+            )
         return self.database[collection]
 
     def prepare(self) -> None:

@@ -15,20 +15,22 @@ FREE = Cell("transform free x2", jobs.transform_free, 2)
 OURS_1 = Cell("ours x1", jobs.ours, 1, validators=True)
 OURS_2 = Cell("ours x2", jobs.ours, 2, validators=True)
 BARE = Cell("ours x2 no validators", jobs.ours, 2)
-DICT = Cell("dict x2", jobs.plain_dicts, 2)
+DICT = Cell("dict x2", jobs.plain_dicts, 2, validators=True)
+BARE_DICT = Cell("dict x2 no validators", jobs.plain_dicts, 2)
 PYDANTIC = Cell("pydantic x2", jobs.pydantic_models, 2)
 
 
 def chunks(stage: Stage) -> Result:
     """Moving chunks: ours, its peers, its limit."""
-    cells = (CEILING, FREE, OURS_1, OURS_2, BARE, DICT, PYDANTIC)
+    cells = (CEILING, FREE, OURS_1, OURS_2, DICT, BARE, BARE_DICT, PYDANTIC)
     return Result(
-        "moving chunks; validators are on for ours x1 and ours x2 only",
+        "moving chunks; validators are on for ours and dict, unless the cell says no",
         stage.measure([(cell,) for cell in cells]),
         to=(CEILING.name, DICT.name),
         goals=(
             Goal("two workers to the ceiling", OURS_2.name, CEILING.name, least=0.5, by_cpu=True),
             Goal("two workers to the dict path", OURS_2.name, DICT.name, least=1.15, by_cpu=True),
+            Goal("the same without", BARE.name, BARE_DICT.name, least=1.15, by_cpu=True),
         ),
     )
 

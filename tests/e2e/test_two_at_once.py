@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
 import pytest
 
 from mongosplit.ledger import runs
+from mongosplit.ledger.book import Ledger
 from ops.seed import seed
 from tests.conditions import until
 from tests.e2e.conftest import Shop
@@ -19,21 +24,21 @@ def typed(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return Typed(shop, monkeypatch, capsys)
 
 
-def lease_of(shop: Shop) -> dict[str, object]:
-    row = shop.ledger["runs"].find_one({}) or {}
-    return row.get("lease") or {}
+def driver_of(shop: Shop) -> str:
+    """Who holds the lease of the run that is running."""
+    row = shop.ledger["runs"].find_one({"state": "running"}) or {}
+    return str((row.get("lease") or {}).get("holder", ""))
 
 
 def test_a_second_driver_is_told_who_drives_and_the_first_goes_on(typed: Typed) -> None:
     shop = typed.shop
     first = shop.begin("start", "users", "--yes", "--chunk-size", "100")
-    until(lambda: "process" in str(lease_of(shop).get("holder")), seconds=60)
+    holder = until(lambda: driver_of(shop), seconds=60)
     second = typed("start", "users", "--yes")
     assert second.code == 3
-    holder = lease_of(shop)["holder"]
     assert f"mongosplit: run users-1 is being driven by {holder}\n" in second.err
     assert second.err.endswith("\n  watch it: mongosplit status users-1 --watch\n")
-    assert str(holder).endswith(f"(process {first.pid})")
+    assert holder.endswith(f"(process {first.pid})")
     assert second.out == ""
     shop.worker()
     assert first.wait(timeout=60) == 0, shop.log("command")
@@ -90,6 +95,40 @@ def facts(shop: Shop) -> dict[str, object]:
     source = shop.data["users"].full_name
     options = {"fingerprint": "", "options": {}, "actor": "a test"}
     return {"migration": "users", "source": source, **options}
+
+
+@contextmanager
+def held_by(holder: str, ledger: Ledger) -> Iterator[None]:
+    """Another process has the lease and goes on renewing it."""
+    done = Event()
+
+    def renew() -> None:
+        while not done.wait(0.1):
+            runs.hold(ledger, "users-1", holder)
+
+    runs.hold(ledger, "users-1", holder)
+    renewing = Thread(target=renew)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+
+
+def test_a_planned_run_that_another_is_starting_gets_no_targets_from_here(typed: Typed) -> None:
+    shop = typed.shop
+    assert typed("plan", "users", "--yes").code == 0
+    with held_by("somebody@there", shop.ledger):
+        said = typed("start", "users", "--yes")
+    refused(
+        said,
+        3,
+        "run users-1 is being driven by somebody@there",
+        "watch it: mongosplit status users-1 --watch",
+    )
+    assert shop.data.list_collection_names() == ["users"]
+    assert [run["state"] for run in shop.ledger["runs"].find()] == ["planned"]
 
 
 def test_of_two_starts_at_once_one_drives_and_the_other_is_told(typed: Typed) -> None:

@@ -100,6 +100,18 @@ def test_a_worker_that_dies_ends_the_benchmark_with_a_sentence(small: Stage) -> 
         small.measure([[Cell("dying", dying, 2)]])
 
 
+@pytest.mark.parametrize(("patience", "measured"), [(0, 1), (1000, 3)])
+def test_a_cell_beside_other_work_is_measured_again_while_patience_lasts(
+    small: Stage, monkeypatch: pytest.MonkeyPatch, patience: float, measured: int
+) -> None:
+    monkeypatch.setattr(stage, "QUIET", -1.0)
+    calls: list[int] = []
+    small.patience, small.on_sample = patience, lambda: calls.append(1)
+    samples = small.measure([[Cell("good", jobs.plain_dicts, 1)]])
+    assert len(calls) == measured
+    assert len(samples["good"]) == 1
+
+
 def test_ratios_are_taken_within_a_round_and_not_of_medians() -> None:
     def samples(*seconds: float) -> list[Sample]:
         return [Sample(100, s, mongod=s, clients=s, foreign=None, targets={}) for s in seconds]
