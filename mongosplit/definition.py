@@ -237,7 +237,8 @@ def load(name: str) -> Migration:
         raise
     except Exception as error:
         raise DefinitionError(
-            f'migration "{name}": importing {module_name} raises {type(error).__name__}: {error}'
+            f'migration "{name}": importing {module_name} raises {type(error).__name__}: {error}',
+            hint=f"python -c 'import {module_name}' shows where",
         ) from error
     if not isinstance(found, Migration):
         raise UsageError(

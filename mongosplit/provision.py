@@ -27,7 +27,11 @@ def provision(data: Data, migration: Migration) -> list[Made]:
     """
     for target in migration.targets:
         _look(data, target)
-    return [_provision(data, target) for target in migration.targets]
+    # Those that are there come first: only their documents can stand in an index's way.
+    there = set(data.list_collection_names())
+    order = sorted(migration.targets, key=lambda target: target.collection not in there)
+    made = {target.collection: _provision(data, target) for target in order}
+    return [made[target.collection] for target in migration.targets]
 
 
 def obstacles(data: Data, migration: Migration) -> list[str]:
@@ -53,12 +57,12 @@ def _provision(data: Data, target: type[Target]) -> Made:
     if options is None:
         data.create_collection(target.collection, validator=validator)
         made |= {"created": True, "validator": True}
-    elif not options.get("validator"):
-        data.command("collMod", target.collection, validator=validator)
-        made["validator"] = True
     missing = _missing_indexes(data, target)
     if missing:
         _create_indexes(data, target, missing)
+    if options is not None and not options.get("validator"):
+        data.command("collMod", target.collection, validator=validator)
+        made["validator"] = True
     return {**made, "indexes": [index.name for index in missing]}
 
 

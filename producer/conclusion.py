@@ -16,6 +16,7 @@ from mongosplit.model import Run, RunState
 from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
 from producer import dispatch
+from producer.console import counted
 from producer.dispatch import BrokerAway
 from worker import verification
 
@@ -49,16 +50,12 @@ class Verdict:
     def sentence(self) -> str:
         """What is wrong with the run; empty when nothing is."""
         if self.mismatches:
-            return f"{_counted(self.mismatches, 'difference')} found in {self.run.id}"
+            return f"{counted(self.mismatches, 'difference')} found in {self.run.id}"
         if self.failed:
-            return f"{_counted(self.failed, 'chunk')} of {self.run.id} failed"
+            return f"{counted(self.failed, 'chunk')} of {self.run.id} failed"
         if self.unchecked:
-            return f"{_counted(self.unchecked, 'chunk')} of {self.run.id} could not be verified"
+            return f"{counted(self.unchecked, 'chunk')} of {self.run.id} could not be verified"
         return ""
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def conclude(at: OpenRun) -> Verdict:

@@ -45,6 +45,11 @@ def say(sentence: str, *, style: str = "") -> None:
     talk.print(Text(sentence, style=style))
 
 
+def counted(count: int, what: str) -> str:
+    """A count and what is counted, in the plural where that is right."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as people say them."""
     if seconds is None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mongosplit.model import ChunkState
 from producer.checks import Finding
-from producer.console import data, duration, say
+from producer.console import counted, data, duration, say
 
 _COLOURS = {"ok": "green", "warning": "yellow", "refusal": "red"}
 
@@ -74,7 +74,7 @@ def _sentence(facts: dict[str, Any]) -> str:
 
 def _verification(facts: dict[str, Any]) -> str:
     if facts["mismatches"]:
-        wrong = f"[red]{facts['mismatches']:,} differences[/red]"
+        wrong = f"[red]{counted(facts['mismatches'], 'difference')}[/red]"
         return f"{wrong}: mongosplit verify {facts['migration']}"
     verified = facts["chunks"][ChunkState.VERIFIED.value]
     whole = sum(facts["chunks"].values())
@@ -120,9 +120,8 @@ def mismatches(facts: dict[str, Any], limit: int = 20) -> None:
         listed.add_row(_id(row["id"]), row["target"], row["field"] or "-", row["kind"])
     data.print(listed)
     whole = facts["mismatches_total"]
-    data.print(
-        f"[red]{whole:,} differences[/red] in {facts['checked']:,} documents of {facts['run']}"
-    )
+    wrong = f"[red]{counted(whole, 'difference')}[/red]"
+    data.print(f"{wrong} in {facts['checked']:,} documents of {facts['run']}")
     if whole > limit:
         data.print("all of them: mongosplit verify -o json")
 

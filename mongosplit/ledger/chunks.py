@@ -36,7 +36,7 @@ def _chunk(row: dict[str, Any]) -> Chunk:
         parts=row.get("parts", {}),
         quarantined=row.get("quarantined", 0),
         adopted=row.get("adopted", 0),
-        error=row.get("error"),
+        error=row.get("error") or row.get("check_error"),
     )
 
 
@@ -226,6 +226,7 @@ def recent_docs(ledger: Ledger, run: str, within: timedelta) -> int:
 
 
 def failures(ledger: Ledger, run: str, *, limit: int = 5) -> list[Chunk]:
-    """The first failed chunks, with their errors."""
-    found = ledger["chunks"].find({"run": run, "state": ChunkState.FAILED.value})
+    """The first chunks that failed or could not be verified, with their errors."""
+    wrong = [{"state": ChunkState.FAILED.value}, {"check_error": {"$ne": None}}]
+    found = ledger["chunks"].find({"run": run, "$or": wrong})
     return [_chunk(row) for row in found.sort("n", 1).limit(limit)]

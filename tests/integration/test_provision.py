@@ -193,5 +193,6 @@ def test_doubles_in_a_shared_collection_are_refused_without_their_values(databas
         provision(database, migration)
     assert "geheim" not in refusal.value.message + refusal.value.hint
     assert "email, userId" in refusal.value.message
+    assert set(everything(database)) == {LETTERS}, "another target was made before the refusal"
     database[LETTERS].delete_one({})
     assert provision(database, migration)[2]["indexes"] == ["email_1", "userId_1"]
