@@ -20,8 +20,8 @@ setup: $(READY) ## make the virtual environment and install the pinned packages
 demo: $(READY) ## the main job on embedded servers: 50,000 users split, verified, summed up
 	@$(BIN)/python -m ops.demo
 
-test: $(READY) ## run all tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run all tests, two at a time, each half on servers of its own
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -120,17 +120,18 @@ def start(  # noqa: PLR0917 - one argument for each flag
 def retry(
     context: click.Context, name: str | None, settings: Settings, local: int, yes: bool, output: str
 ) -> None:
-    """Make failed chunks pending again and drive the run on."""
+    """Try again what failed or could not be verified, and drive the run on."""
     with connected(settings, context.obj) as at:
         opened = at.open(name or settings.migration)
-        failed = chunks.numbers(at.ledger, opened.run.id, {"state": "failed"})
+        failed = chunks.unwell(at.ledger, opened.run.id)
         if not failed:
             raise Refused(
                 f"no chunk of {opened.run.id} has failed",
                 hint=f"mongosplit status {opened.run.id}",
             )
         confirm(f"try {len(failed):,} failed chunks of {opened.run.id} again?", yes=yes)
-        claims.forget_attempts(at.ledger, opened.run.id, failed, work="migrate")
+        for work in ("migrate", "verify"):
+            claims.forget_attempts(at.ledger, opened.run.id, failed, work=work)
         chunks.reopen_failed(at.ledger, opened.run.id)
         with workers(local, at.settings):
             drive_here(opened, at.settings)

@@ -21,6 +21,7 @@ from mongosplit.mongo import WRITE_CONFLICT, Session
 from mongosplit.plan import PlannedChunk
 
 _ROWS_AT_ONCE = 1000
+_UNWELL = [{"state": ChunkState.FAILED.value}, {"check_error": {"$ne": None}}]
 
 
 def _chunk(row: dict[str, Any]) -> Chunk:
@@ -136,8 +137,20 @@ def fail(ledger: Ledger, run: str, n: int, error: dict[str, str]) -> bool:
     return changed.modified_count == 1
 
 
+def unwell(ledger: Ledger, run: str) -> list[int]:
+    """The numbers of the chunks that failed or could not be verified."""
+    return numbers(ledger, run, {"$or": _UNWELL})
+
+
 def reopen_failed(ledger: Ledger, run: str) -> int:
-    """Make every failed chunk pending again; returns how many there were."""
+    """Make failed chunks pending again, and what could not be verified unchecked.
+
+    Returns how many had failed.
+    """
+    ledger["chunks"].update_many(
+        {"run": run, "check_error": {"$ne": None}},
+        {"$unset": {"checked": ""}, "$set": {"check_error": None}},
+    )
     changed = ledger["chunks"].update_many(
         {"run": run, "state": ChunkState.FAILED.value},
         {"$set": {"state": ChunkState.PENDING.value, "error": None}, "$inc": {"fence": 1}},
@@ -227,6 +240,5 @@ def recent_docs(ledger: Ledger, run: str, within: timedelta) -> int:
 
 def failures(ledger: Ledger, run: str, *, limit: int = 5) -> list[Chunk]:
     """The first chunks that failed or could not be verified, with their errors."""
-    wrong = [{"state": ChunkState.FAILED.value}, {"check_error": {"$ne": None}}]
-    found = ledger["chunks"].find({"run": run, "$or": wrong})
+    found = ledger["chunks"].find({"run": run, "$or": _UNWELL})
     return [_chunk(row) for row in found.sort("n", 1).limit(limit)]

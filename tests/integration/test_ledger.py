@@ -80,6 +80,18 @@ def test_only_a_pending_chunk_fails_and_only_a_failed_one_is_reopened(
     assert chunk.fence == fence + reopened
 
 
+def test_what_could_not_be_verified_is_unchecked_again_by_a_retry(
+    ledger: Ledger, planning: Run
+) -> None:
+    error = {"class": "Failed", "sentence": "no"}
+    chunks.not_checked(ledger, planning.id, 1, 1, error)
+    assert chunks.unwell(ledger, planning.id) == [1]
+    assert chunks.numbers(ledger, planning.id, chunks.unchecked(1)) == []
+    assert chunks.reopen_failed(ledger, planning.id) == 0
+    assert chunks.unwell(ledger, planning.id) == []
+    assert chunks.numbers(ledger, planning.id, chunks.unchecked(1)) == [1]
+
+
 def test_a_fence_is_held_by_one_transaction(client: Client, ledger: Ledger, planning: Run) -> None:
     with client.start_session() as first, client.start_session() as second:
         with first.start_transaction():
