@@ -18,7 +18,7 @@ from pymongo.errors import OperationFailure
 from redis import Redis
 
 from mongosplit.errors import Failed, UsageError
-from ops.leash import Server, is_free, mongod_binary, redis_binary, stop, until
+from ops.server import Server, is_free, mongod_binary, redis_binary, stop, until
 
 Probe: TypeAlias = "MongoClient[dict[str, Any]]"
 

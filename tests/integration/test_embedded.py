@@ -20,10 +20,10 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from redis import Redis
 
-import ops.leash
+import ops.server
 from mongosplit.errors import Failed, UsageError
 from ops.embedded import EmbeddedServers
-from ops.leash import Server, mongod_binary, redis_binary, stop, until
+from ops.server import Server, mongod_binary, redis_binary, stop, until
 from producer.leash import leashed
 
 PARENT = """
@@ -142,7 +142,7 @@ def test_stopping_leaves_no_process_and_no_temporary_folder() -> None:
 def test_a_server_that_ignores_the_request_to_stop_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ops.leash, "_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(ops.server, "_STOP_SECONDS", 0.1)
     server = Server([sys.executable, "-c", DEAF], 0, tmp_path / "deaf.log")
     until(lambda: b"deaf" in server.log.read_bytes(), [server])
     stop([server])
