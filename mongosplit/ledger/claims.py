@@ -135,7 +135,8 @@ def attempts(ledger: Ledger, work: str, run: str, n: int) -> int:
 
 def wait_until(ledger: Ledger, work: str, run: str, n: int, moment: datetime) -> None:
     """Note that the chunk's message waits for its next try until then: it is not lost."""
-    ledger["claims"].update_one({"_id": _key(work, run, n)}, {"$set": {"not_before": moment}})
+    waiting = {"run": run, "work": work, "not_before": moment}
+    ledger["claims"].update_one({"_id": _key(work, run, n)}, {"$set": waiting}, upsert=True)
 
 
 def forget_attempts(ledger: Ledger, run: str, numbers: Iterable[int], *, work: str) -> None:

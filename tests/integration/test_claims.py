@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 
 import pytest
 
 from mongosplit.errors import Failed, FenceBusy, TransientError
 from mongosplit.ledger import chunks, claims
+from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, Claim, claimed
 from mongosplit.migrate import WORK
 from mongosplit.open_run import OpenRun
@@ -103,3 +105,12 @@ def test_the_open_transaction_of_a_dead_worker_is_ended_at_once(begin: Begin) ->
         assert time.monotonic() - began < 5
         assert claims.of_run(at.ledger, at.run.id, work=WORK) == ([], set())
     assert (ledger_row(at)["fence"], len(ids(at, "base_users"))) == (1, 2)
+
+
+def test_a_wait_is_noted_for_a_chunk_that_nobody_could_claim(begin: Begin) -> None:
+    at = begin(users(2))
+    assert claims.of_run(at.ledger, at.run.id, work=WORK) == ([], set())
+    claims.wait_until(at.ledger, WORK, at.run.id, 1, now() + timedelta(seconds=60))
+    assert claims.of_run(at.ledger, at.run.id, work=WORK) == ([], {1})
+    assert migrated(at).did == "migrated"
+    assert claims.of_run(at.ledger, at.run.id, work=WORK) == ([], set())
