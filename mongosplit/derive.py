@@ -14,7 +14,7 @@ from pymongo.errors import OperationFailure
 from mongosplit import raw, reference
 from mongosplit.mongo import TOO_LARGE, Session, raw_documents
 from mongosplit.open_run import OpenRun
-from mongosplit.pipelines import SIMPLE
+from mongosplit.pipelines import SIMPLE, split_stages
 from mongosplit.reference import Parts
 
 WHOLE_CHUNK = 100_000
@@ -66,8 +66,7 @@ def rows(
 def _row_batches(
     at: OpenRun, match: dict[str, Any], session: Session, *only: dict[str, Any]
 ) -> Iterator[bytes]:
-    row = {"$replaceRoot": {"newRoot": at.split_row}}
-    stages = [{"$match": match}, {"$sort": {"_id": 1}}, row, *only]
+    stages = [*split_stages(at.split_row, match), *only]
     try:
         yield from cast(
             Iterator[bytes],

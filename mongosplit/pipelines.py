@@ -43,11 +43,12 @@ def split_row(migration: Migration) -> dict[str, Any]:
 
 def split_pipeline(migration: Migration, match: dict[str, Any]) -> Pipeline:
     """Turns the source documents that `match` finds into rows, in `_id` order."""
-    return [
-        {"$match": match},
-        {"$sort": {"_id": 1}},
-        {"$replaceRoot": {"newRoot": split_row(migration)}},
-    ]
+    return split_stages(split_row(migration), match)
+
+
+def split_stages(row: dict[str, Any], match: dict[str, Any]) -> Pipeline:
+    """The split pipeline for a row that is compiled already."""
+    return [{"$match": match}, {"$sort": {"_id": 1}}, {"$replaceRoot": {"newRoot": row}}]
 
 
 @dataclass
