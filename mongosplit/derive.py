@@ -50,6 +50,19 @@ def by_pipeline(at: OpenRun, match: dict[str, Any], session: Session) -> Derived
     return derived
 
 
+def of_match(
+    at: OpenRun, match: dict[str, Any], session: Session, *, independent: bool = False
+) -> Derived:
+    """The parts, by the pipeline; by the reference where asked, or where no row can carry them."""
+    if not independent:
+        try:
+            return by_pipeline(at, match, session)
+        except RowTooLarge:
+            # The reference has no rows, so it takes what the pipeline cannot carry.
+            pass
+    return by_reference(at, match, session)
+
+
 def rows(
     at: OpenRun, match: dict[str, Any], session: Session, *only: dict[str, Any]
 ) -> Iterator[Parts]:

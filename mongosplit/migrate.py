@@ -17,13 +17,14 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DocumentTooLarge
 
+from mongosplit import breaker, gate
 from mongosplit.derive import RowTooLarge, by_pipeline
 from mongosplit.errors import Failed
 from mongosplit.keyspace import union_query
-from mongosplit.ledger import chunks, quarantine
+from mongosplit.ledger import chunks, kept, quarantine
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, claimed
-from mongosplit.model import Chunk, ChunkState, Outcome
+from mongosplit.model import APPLIED, Chunk, ChunkState, Outcome
 from mongosplit.mongo import (
     DUPLICATE_KEY,
     VALIDATION_FAILED,
@@ -34,6 +35,7 @@ from mongosplit.mongo import (
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import MAX_DOCUMENT_BYTES
 from mongosplit.slow_path import Refused, Sorted, sort_out
+from mongosplit.unique import among
 
 WORK = "migrate"
 
@@ -77,15 +79,25 @@ def migrate_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
     """
     started = time.monotonic()
     with explained_chunk(at.run.id, n):
-        state = chunks.get(at.ledger, at.run.id, n).state
-    if state is not ChunkState.PENDING:
-        return Outcome(at.run.id, n, "nothing", state.value)
+        chunk = chunks.get(at.ledger, at.run.id, n)
+    if not _wanted(chunk):
+        return Outcome(at.run.id, n, "nothing", chunk.state.value)
     with (
         explained_chunk(at.run.id, n),
         at.client.start_session() as session,
         claimed(at.ledger, at.client, session, WORK, at.run.id, n, attempt) as attempts,
     ):
-        return _until_good(_Copy(at, n, attempt, attempts, started), session)
+        if held := gate.holds_migration(at):
+            return Outcome(at.run.id, n, "held", held)
+        outcome = _until_good(_Copy(at, n, attempt, attempts, started), session)
+    if outcome.quarantined:
+        with explained_chunk(at.run.id, n):
+            breaker.look(at.ledger, at.run.id)
+    return outcome
+
+
+def _wanted(chunk: Chunk) -> bool:
+    return chunk.state is ChunkState.PENDING or (chunk.mend and chunk.state in APPLIED)
 
 
 def _until_good(copy: _Copy, session: Session) -> Outcome:
@@ -129,18 +141,10 @@ def _body(copy: _Copy, way: _Way) -> Callable[[Session], Outcome]:
 
     def in_transaction(session: Session) -> Outcome:
         chunk = chunks.take_fence(at.ledger, session, at.run.id, copy.n)
-        if chunk.state is not ChunkState.PENDING:
+        if not _wanted(chunk):
             session.abort_transaction()
             return Outcome(at.run.id, copy.n, "nothing", chunk.state.value)
-        match = union_query(chunk.ranges)
-        # Ids without ranges are found by looking at each; a schema may not speak of ids at all.
-        ranged = all(found.bracket.accepted for found in chunk.ranges)
-        if way.slow or not ranged:
-            by_rows = way.by_rows and ranged
-            found = sort_out(at, match, session, way.refused, by_rows=by_rows)
-        else:
-            derived = by_pipeline(at, match, session)
-            found = Sorted(derived.docs, derived.parts)
+        found = _derived(at, chunk, session, way)
         _write(copy, session, chunk, found)
         return Outcome(
             at.run.id,
@@ -155,6 +159,20 @@ def _body(copy: _Copy, way: _Way) -> Callable[[Session], Outcome]:
     return in_transaction
 
 
+def _derived(at: OpenRun, chunk: Chunk, session: Session, way: _Way) -> Sorted:
+    match: Any = union_query(chunk.ranges)
+    if chunk.mend:
+        held = quarantine.held(at.ledger, at.run.id, chunk.n, session=session)
+        match = {"$and": [match, among("_id", held)]}
+    # Ids without ranges are found by looking at each; a schema may not speak of ids at all.
+    ranged = all(found.bracket.accepted for found in chunk.ranges)
+    if way.slow or chunk.mend or not ranged:
+        by_rows = way.by_rows and ranged
+        return sort_out(at, match, session, way.refused, by_rows=by_rows)
+    derived = by_pipeline(at, match, session)
+    return Sorted(derived.docs, derived.parts)
+
+
 def _write(copy: _Copy, session: Session, chunk: Chunk, found: Sorted) -> None:
     at = copy.at
     digest = hashlib.sha256()
@@ -165,29 +183,35 @@ def _write(copy: _Copy, session: Session, chunk: Chunk, found: Sorted) -> None:
             target.insert_many(rows, ordered=False, session=session)
             digest.update(b"".join(documents))
     for adoption in found.adoptions:
-        quarantine.adopt(at.data, session, adoption)
-    quarantine.keep_adopted(at.ledger, session, at.run.id, chunk.n, found.adoptions)
+        kept.adopt(at.data, session, adoption)
+    kept.keep_adopted(at.ledger, session, at.run.id, chunk.n, found.adoptions)
     if found.bad or chunk.quarantined:
         quarantine.replace(at.ledger, session, at.run.id, chunk.n, found.bad, copy.attempts)
-    facts = _facts(copy, found, digest.hexdigest())
-    chunks.record(at.ledger, session, chunk, ChunkState.MIGRATED, facts)
-
-
-def _facts(copy: _Copy, found: Sorted, digest: str) -> dict[str, Any]:
-    parts = {
-        target.collection: len(found.parts.get(key, ()))
-        for key, target in copy.at.migration.keys.items()
-    }
-    return {
-        "docs": found.docs,
-        "parts": parts,
-        "quarantined": len(found.bad),
-        "adopted": len(found.adoptions),
-        "digest": digest,
-        "attempts": copy.attempts,
+    done = _done(copy, chunk, found, digest.hexdigest())
+    ours = {
         "wave": copy.attempt.wave,
         "worker": copy.attempt.worker,
         "task_id": copy.attempt.task,
-        "milliseconds": copy.milliseconds,
         "finished": now(),
+    }
+    worker, to = copy.attempt.worker, ChunkState.MIGRATED
+    chunks.record(at.ledger, session, chunk, to, done | ours, actor=worker, told=done)
+
+
+def _done(copy: _Copy, chunk: Chunk, found: Sorted, digest: str) -> dict[str, Any]:
+    """What was done, in numbers; mended documents are added to what the chunk had already."""
+    parts = {
+        target.collection: len(found.parts.get(key, ()))
+        + (chunk.parts.get(target.collection, 0) if chunk.mend else 0)
+        for key, target in copy.at.migration.keys.items()
+    }
+    gone = chunk.quarantined - found.docs if chunk.mend else 0
+    return {
+        "docs": chunk.docs - gone if chunk.mend else found.docs,
+        "parts": parts,
+        "quarantined": len(found.bad),
+        "adopted": len(found.adoptions) + (chunk.adopted if chunk.mend else 0),
+        "digest": None if chunk.mend else digest,
+        "attempts": copy.attempts,
+        "milliseconds": copy.milliseconds,
     }

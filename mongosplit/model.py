@@ -57,6 +57,9 @@ RUN_ARROWS: dict[tuple[RunState, RunState], str] = {
     (R.PAUSING, R.PAUSED): "no chunk is being worked on any more",
     (R.PAUSING, R.RUNNING): "resumed before the last chunk had ended",
     (R.PAUSED, R.RUNNING): "resumed",
+    (R.RUNNING, R.PAUSED): "every chunk that was asked for is applied, and others are not",
+    (R.MIGRATED, R.PAUSED): "a part of it was rolled back",
+    (R.VERIFIED, R.PAUSED): "a part of it was rolled back",
     (R.RUNNING, R.MIGRATED): "every chunk is applied",
     (R.MIGRATED, R.VERIFIED): "every chunk is verified without a difference",
     (R.VERIFIED, R.MIGRATED): "a later verification found a difference",
@@ -73,16 +76,20 @@ RUN_ARROWS: dict[tuple[RunState, RunState], str] = {
         (state, R.ROLLING_BACK): "rollback of the whole run is asked"
         for state in (R.RUNNING, R.PAUSING, R.PAUSED, R.MIGRATED, R.VERIFIED, R.CUT_OVER)
     },
+    (R.CANCELLED, R.ROLLING_BACK): "what it had applied is to be taken out",
     (R.ROLLING_BACK, R.ROLLED_BACK): "no chunk is applied any more",
+    (R.ROLLING_BACK, R.PAUSED): "a chunk refused, because its targets were changed",
 }
 
 CHUNK_ARROWS: dict[tuple[ChunkState, ChunkState], str] = {
     (C.PENDING, C.MIGRATED): "its documents are split, in one transaction",
     (C.PENDING, C.FAILED): "its tries ran out",
     (C.MIGRATED, C.VERIFIED): "every byte is what the source derives to",
-    (C.VERIFIED, C.MIGRATED): "a later verification found a difference",
+    (C.VERIFIED, C.MIGRATED): "it is to be compared again, or was and has a difference",
     (C.MIGRATED, C.ROLLED_BACK): "its parts are taken out again",
     (C.VERIFIED, C.ROLLED_BACK): "its parts are taken out again",
+    (C.PENDING, C.ROLLED_BACK): "the whole run is rolled back, and nothing of it was applied",
+    (C.FAILED, C.ROLLED_BACK): "the whole run is rolled back, and nothing of it was applied",
     (C.FAILED, C.PENDING): "it is to be tried again",
     (C.ROLLED_BACK, C.PENDING): "it is to be migrated again",
 }
@@ -95,7 +102,13 @@ def sources_of(to: RunState) -> list[RunState]:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of a migration, as the ledger has it."""
+    """One execution of a migration, as the ledger has it.
+
+    `selection` are the spans of chunk numbers to migrate (none: all); `asked` says who brought the
+    run where it is, when and why; `resting`: it paused by itself, since all that was selected is
+    applied; `on_change`: what rolling it back does with changed targets; `requested` is the
+    verification somebody waits for, which goes on in a pause; `drill` is what the last measured.
+    """
 
     id: str
     migration: str
@@ -111,6 +124,17 @@ class Run:
     verified: datetime | None = None
     provisioned: list[dict[str, Any]] = field(default_factory=list)
     verification: int = 0
+    requested: int = 0
+    selection: list[list[int]] | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
+    resting: bool = False
+    on_change: str = "keep"
+    drill: dict[str, Any] | None = None
+
+    @property
+    def state_words(self) -> str:
+        """The state as a sentence has it."""
+        return self.state.replace("_", " ")
 
     @property
     def finished(self) -> bool:
@@ -120,7 +144,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A range of the source, the unit of work, as the ledger has it."""
+    """A range of the source, the unit of work, as the ledger has it.
+
+    `mend` asks to try its quarantined documents again, `undo` asks to roll it back.
+    """
 
     run: str
     n: int
@@ -133,6 +160,9 @@ class Chunk:
     parts: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
     adopted: int = 0
+    kept: int = 0
+    mend: bool = False
+    undo: dict[str, Any] | None = None
     error: dict[str, str] | None = None
 
 
@@ -147,6 +177,7 @@ class Outcome:
     docs: int = 0
     quarantined: int = 0
     mismatches: int = 0
+    kept: int = 0
     milliseconds: int = 0
 
     def to_message(self) -> dict[str, str | int]:

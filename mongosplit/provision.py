@@ -14,8 +14,19 @@ from mongosplit.definition import Index, Migration, Target
 from mongosplit.errors import Refused
 from mongosplit.mongo import DUPLICATE_KEY, Data
 
+NOTHING_PASSES: dict[str, Any] = {"$nor": [{}]}
+
 Made = dict[str, Any]
 """For one target: `collection`, and what was made: `created`, `validator`, `indexes` (names)."""
+
+
+def missing(data: Data, migration: Migration) -> list[Made]:
+    """What `provision` would make for each target; noted before it is made, lest it be forgotten.
+
+    Raises:
+        Refused: as `provision`.
+    """
+    return [_missing(data, target) for target in migration.targets]
 
 
 def provision(data: Data, migration: Migration) -> list[Made]:
@@ -25,13 +36,43 @@ def provision(data: Data, migration: Migration) -> list[Made]:
         Refused: a target has another validator, an index in the way, or is not a plain collection,
             and nothing is made; or documents in one of them have the same unique key.
     """
-    for target in migration.targets:
-        _look(data, target)
+    made = {found["collection"]: found for found in missing(data, migration)}
     # Those that are there come first: only their documents can stand in an index's way.
+    for target in sorted(migration.targets, key=lambda one: bool(made[one.collection]["created"])):
+        _make(data, target, made[target.collection])
+    return list(made.values())
+
+
+def take_away(data: Data, made: list[Made]) -> list[str]:
+    """Take away what was made, idempotently; sentences for what had to stay.
+
+    A collection that holds documents stays: they are not ours, or they would be gone.
+    """
+    stayed: list[str] = []
     there = set(data.list_collection_names())
-    order = sorted(migration.targets, key=lambda target: target.collection not in there)
-    made = {target.collection: _provision(data, target) for target in order}
-    return [made[target.collection] for target in migration.targets]
+    for found in made:
+        name = found["collection"]
+        if name not in there:
+            continue
+        if found["created"]:
+            # Nobody may write it between the look and the drop.
+            data.command("collMod", name, validator=NOTHING_PASSES)
+            if data[name].find_one({}, {"_id": 1}) is None:
+                data.drop_collection(name)
+                continue
+        _take_off(data, name, found)
+        if found["created"]:
+            stayed.append(f"{name} stays: it holds documents that this run did not write")
+    return stayed
+
+
+def _take_off(data: Data, name: str, found: Made) -> None:
+    present = {index["name"] for index in _indexes(data, name)}
+    for index in found["indexes"]:
+        if index in present:
+            data[name].drop_index(index)
+    if found["validator"]:
+        data.command("collMod", name, validator={})
 
 
 def obstacles(data: Data, migration: Migration) -> list[str]:
@@ -39,31 +80,32 @@ def obstacles(data: Data, migration: Migration) -> list[str]:
     found: list[str] = []
     for target in migration.targets:
         try:
-            _look(data, target)
+            _missing(data, target)
         except Refused as refusal:
             found.append(refusal.message)
     return found
 
 
-def _look(data: Data, target: type[Target]) -> None:
-    if _options(data, target) is not None:
-        _missing_indexes(data, target)
-
-
-def _provision(data: Data, target: type[Target]) -> Made:
+def _missing(data: Data, target: type[Target]) -> Made:
     options = _options(data, target)
+    lacking = list(target.indexes) if options is None else _missing_indexes(data, target)
+    return {
+        "collection": target.collection,
+        "created": options is None,
+        "validator": options is None or not options.get("validator"),
+        "indexes": [index.name for index in lacking],
+    }
+
+
+def _make(data: Data, target: type[Target], lacks: Made) -> None:
     validator = pipelines.validator(target)
-    made: Made = {"collection": target.collection, "created": False, "validator": False}
-    if options is None:
+    if lacks["created"]:
         data.create_collection(target.collection, validator=validator)
-        made |= {"created": True, "validator": True}
-    missing = _missing_indexes(data, target)
-    if missing:
-        _create_indexes(data, target, missing)
-    if options is not None and not options.get("validator"):
+    indexes = [index for index in target.indexes if index.name in lacks["indexes"]]
+    if indexes:
+        _create_indexes(data, target, indexes)
+    if lacks["validator"] and not lacks["created"]:
         data.command("collMod", target.collection, validator=validator)
-        made["validator"] = True
-    return {**made, "indexes": [index.name for index in missing]}
 
 
 def _options(data: Data, target: type[Target]) -> dict[str, Any] | None:
@@ -102,9 +144,7 @@ def _missing_indexes(data: Data, target: type[Target]) -> list[Index]:
     Raises:
         Refused: an index on the same field, or of the same name, promises something else.
     """
-    # The driver's own list_indexes cannot read a date as early as a filter may name.
-    answer = data.command("listIndexes", target.collection, codec_options=raw.EXACT)
-    there: list[dict[str, Any]] = answer["cursor"]["firstBatch"]
+    there = _indexes(data, target.collection)
     missing: list[Index] = []
     for index in target.indexes:
         same = [
@@ -121,6 +161,13 @@ def _missing_indexes(data: Data, target: type[Target]) -> list[Index]:
                 hint="drop it, or declare the index as it is",
             )
     return missing
+
+
+def _indexes(data: Data, name: str) -> list[dict[str, Any]]:
+    # The driver's own list_indexes cannot read a date as early as a filter may name.
+    answer = data.command("listIndexes", name, codec_options=raw.EXACT)
+    found: list[dict[str, Any]] = answer["cursor"]["firstBatch"]
+    return found
 
 
 def _serves(found: dict[str, Any], index: Index) -> bool:

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     verify_share: float = Field(
         0.1, ge=0, le=1, description="share of chunks also verified through the Python reference"
     )
+    breaker_documents: float = Field(
+        0.05, gt=0, le=1, description="share of documents in quarantine that stops a run"
+    )
+    breaker_chunks: float = Field(
+        0.5, gt=0, le=1, description="share of failed chunks that stops a run"
+    )
     max_attempts: int = Field(6, ge=1, le=100, description="tries of a chunk before it is failed")
     retry_seconds: float = Field(
         1.0, gt=0, le=60, description="first wait before another try; it doubles, up to 30 s"

@@ -15,7 +15,8 @@ from mongosplit import raw, reference, schema
 from mongosplit.definition import Target
 from mongosplit.derive import read_source, rows
 from mongosplit.errors import DocumentError
-from mongosplit.ledger.quarantine import Adoption, Bad
+from mongosplit.ledger.kept import Adoption
+from mongosplit.ledger.quarantine import Bad
 from mongosplit.mongo import DUPLICATE_KEY, Session
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import MAX_DOCUMENT_BYTES, Value

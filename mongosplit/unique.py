@@ -10,7 +10,7 @@ from bson.raw_bson import RawBSONDocument
 from mongosplit import raw, schema
 from mongosplit.definition import Index, Target
 from mongosplit.errors import DocumentError
-from mongosplit.ledger.quarantine import Adoption
+from mongosplit.ledger.kept import Adoption
 from mongosplit.mongo import Session, raw_documents
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE

@@ -10,22 +10,21 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from bson.raw_bson import RawBSONDocument
 
-from mongosplit import raw
+from mongosplit import derive, gate, raw, standing
 from mongosplit.definition import Target
-from mongosplit.derive import WHOLE_CHUNK, Derived, RowTooLarge, by_pipeline, by_reference
+from mongosplit.derive import Derived
 from mongosplit.errors import TransientError
 from mongosplit.keyspace import union_query
-from mongosplit.ledger import chunks, mismatches, quarantine
+from mongosplit.ledger import chunks, kept, mismatches, quarantine
 from mongosplit.ledger.claims import Attempt, claimed
+from mongosplit.ledger.kept import Adoption
 from mongosplit.ledger.mismatches import Mismatch
 from mongosplit.model import APPLIED, Chunk, Outcome
 from mongosplit.mongo import Session, explained_chunk, raw_documents
 from mongosplit.open_run import OpenRun
-from mongosplit.pipelines import SIMPLE
 from mongosplit.raw import Value
 from mongosplit.schema import ID_TYPES
 
@@ -52,10 +51,20 @@ def verify_chunk(
         at.client.start_session() as session,
         claimed(at.ledger, at.client, session, WORK, at.run.id, n, attempt),
     ):
+        if held := gate.holds_verification(at, n, verification):
+            return Outcome(at.run.id, n, "held", held)
         for _ in range(SNAPSHOT_TRIES):
             chunk, docs, found = _compared(at, n, independent=independent)
             mismatches.replace(at.ledger, at.run.id, n, found)
-            if _checked(at, chunk, verification, found, independent=independent):
+            if chunks.checked(
+                at.ledger,
+                session,
+                chunk,
+                verification=verification,
+                mismatches=len(found),
+                independent=independent,
+                actor=attempt.worker,
+            ):
                 break
         else:
             raise TransientError(f"chunk {n} of {at.run.id} was touched each time it was compared")
@@ -71,18 +80,6 @@ def verify_chunk(
     )
 
 
-def _checked(
-    at: OpenRun, seen: Chunk, verification: int, found: list[Mismatch], *, independent: bool
-) -> bool:
-    return chunks.checked(
-        at.ledger,
-        seen,
-        verification=verification,
-        mismatches=len(found),
-        independent=independent,
-    )
-
-
 def is_in_share(n: int, share: float) -> bool:
     """Whether chunk `n` is among the stated share; the same chunks each time, spread evenly."""
     return zlib.crc32(n.to_bytes(8, "little")) / 2**32 < share
@@ -93,10 +90,10 @@ def _compared(at: OpenRun, n: int, *, independent: bool) -> tuple[Chunk, int, li
         chunk = chunks.get(at.ledger, at.run.id, n, session=session)
         derived = _expected(at, chunk, session, independent=independent)
         held = quarantine.held(at.ledger, at.run.id, n, session=session)
-        adopted = list(quarantine.adopted(at.ledger, at.run.id, n, session=session))
+        adopted = list(kept.adoptions(at.ledger, at.run.id, n, session=session))
         found: list[Mismatch] = []
         for key, target in at.migration.keys.items():
-            theirs = [entry for entry in adopted if entry[0] == target.collection]
+            theirs = [one for one in adopted if one.collection == target.collection]
             expected = derived.parts.get(key, [])
             found += _compare(at, target, chunk, expected, held, theirs, session)
     return chunk, derived.docs, found
@@ -105,14 +102,7 @@ def _compared(at: OpenRun, n: int, *, independent: bool) -> tuple[Chunk, int, li
 def _expected(at: OpenRun, chunk: Chunk, session: Session, *, independent: bool) -> Derived:
     if chunk.state not in APPLIED:
         return Derived()
-    match = union_query(chunk.ranges)
-    if not independent:
-        try:
-            return by_pipeline(at, match, session)
-        except RowTooLarge:
-            # The reference has no rows, so it takes what the pipeline cannot carry.
-            independent = True
-    return by_reference(at, match, session)
+    return derive.of_match(at, union_query(chunk.ranges), session, independent=independent)
 
 
 def _compare(
@@ -121,17 +111,17 @@ def _compare(
     chunk: Chunk,
     expected: list[bytes],
     held: set[Value],
-    adopted: list[tuple[str, Value, Value]],
+    adopted: list[Adoption],
     session: Session,
 ) -> Iterator[Mismatch]:
-    actual = list(_read(at, target, chunk, session))
-    adopters = {source_id for _, _, source_id in adopted}
+    actual = list(standing.read(at, target, chunk, session))
+    adopters = {one.source_id for one in adopted}
     if held or adopters:
         # What is in quarantine has no parts, and an adopted document keeps its own values.
         away = held | adopters
-        wanted = {_id(part) for part in expected} & adopters
-        expected = [part for part in expected if _id(part) not in away]
-        actual = [document for document in actual if _id(document) not in adopters]
+        wanted = {standing.id_of(part) for part in expected} & adopters
+        expected = [part for part in expected if standing.id_of(part) not in away]
+        actual = [document for document in actual if standing.id_of(document) not in adopters]
         yield from _compare_adopted(at, target, adopted, wanted, session)
     if b"".join(expected) != b"".join(actual):
         yield from _differences(target, expected, actual)
@@ -139,26 +129,11 @@ def _compare(
         yield from _strays(at, target, chunk, len(actual), adopters, session)
 
 
-def _read(at: OpenRun, target: type[Target], chunk: Chunk, session: Session) -> Iterator[bytes]:
-    """What stands in the target for the range; of a shared target what stands under its owner.
-
-    What does not was adopted or has strayed, and its `_id` says nothing of whose it is.
-    """
-    query: dict[str, Any] = union_query(chunk.ranges)
-    if target.adopt_by is not None:
-        own = {"$expr": {"$eq": ["$_id", f"${target.owner}"]}}
-        query = {"$and": [query, {target.owner: {"$type": list(ID_TYPES)}}, own]}
-    cursor = at.target(target).find_raw_batches(
-        query, session=session, batch_size=WHOLE_CHUNK, collation=SIMPLE
-    )
-    return raw_documents(cursor.sort("_id", 1))
-
-
 def _differences(
     target: type[Target], expected: Iterable[bytes], actual: Iterable[bytes]
 ) -> Iterator[Mismatch]:
-    wanted = {_id(part): part for part in expected}
-    there = {_id(document): document for document in actual}
+    wanted = {standing.id_of(part): part for part in expected}
+    there = {standing.id_of(document): document for document in actual}
     for source_id, part in wanted.items():
         document = there.get(source_id)
         if document is None:
@@ -181,12 +156,13 @@ def _differing_fields(part: bytes, document: bytes) -> list[str]:
 def _compare_adopted(
     at: OpenRun,
     target: type[Target],
-    adopted: list[tuple[str, Value, Value]],
+    adopted: list[Adoption],
     wanted: set[Value],
     session: Session,
 ) -> Iterator[Mismatch]:
-    for _, document_id, source_id in adopted:
-        query = RawBSONDocument(raw.build([("_id", document_id)]))
+    for one in adopted:
+        source_id = one.source_id
+        query = RawBSONDocument(raw.build([("_id", one.document_id)]))
         found = raw_documents(at.target(target).find_raw_batches(query, session=session))
         document = next(found, None)
         owner = None if document is None else raw.field(document, target.owner)
@@ -216,9 +192,3 @@ def _strays(
         owner = raw.field(document, target.owner)
         if owner is not None and owner not in adopted:
             yield Mismatch(owner, target.collection, target.owner, "ghost")
-
-
-def _id(document: bytes) -> Value:
-    value = raw.field(document, "_id")
-    assert value is not None  # the server gives every document an _id
-    return value

@@ -85,7 +85,7 @@ def dev(folder: Path | None) -> None:
         console.say(
             "every mongosplit command and worker typed in this folder finds them; for others:\n"
             f"  set -a; . {SERVERS_FILE}; set +a\n"
-            "some users to split: python -m ops.seed --count 50000\n"
+            f"some users to split: python -m ops.seed --mongo-url '{ready.mongo_url}'\n"
             "Ctrl-C stops them; the data stays"
         )
         Event().wait()

@@ -12,7 +12,7 @@ from mongosplit import provision
 from mongosplit.definition import Migration, Target
 from mongosplit.errors import Refused, UsageError
 from mongosplit.keyspace import Bracket, Range
-from mongosplit.ledger import runs
+from mongosplit.ledger import leases, runs
 from mongosplit.ledger.book import Ledger
 from mongosplit.model import RunState
 from mongosplit.mongo import Client, Data, exact, explained, hosts
@@ -172,7 +172,7 @@ def unfinished(at: Subject) -> Iterator[Finding]:
             "run",
             "warning",
             f"{run.id} of {at.source} is being planned, or its planning was broken off",
-            f"what was broken off is given up by the next plan, {runs.LEASE_SECONDS} s later",
+            f"what was broken off is given up by the next plan, {leases.LEASE_SECONDS} s later",
         )
     else:
         said = f"{at.source} has an unfinished run already: {run.id} is {run.state}"

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 import click
 
 from mongosplit.errors import MongosplitError
-from producer import console, verbs_change, verbs_read
+from producer import (
+    console,
+    verbs_drill,
+    verbs_forward,
+    verbs_history,
+    verbs_kept,
+    verbs_quarantine,
+    verbs_read,
+    verbs_rollback,
+    verbs_stop,
+    verbs_whole,
+)
 from producer.connection import Servers, given
 from producer.options import report_error
 
@@ -26,13 +37,20 @@ def mongosplit() -> None:
 for verb in (
     verbs_read.check,
     verbs_read.coverage,
-    verbs_change.plan,
-    verbs_change.start,
+    verbs_whole.plan,
+    verbs_drill.drill,
+    verbs_forward.start,
     verbs_read.status_,
-    verbs_change.verify,
-    verbs_change.retry,
-    verbs_read.quarantine,
-    verbs_change.serve,
+    verbs_stop.pause,
+    verbs_forward.resume,
+    verbs_stop.cancel,
+    verbs_whole.verify,
+    verbs_forward.retry,
+    verbs_rollback.rollback,
+    verbs_quarantine.quarantine,
+    verbs_kept.kept,
+    verbs_history.history,
+    verbs_whole.serve,
 ):
     mongosplit.add_command(verb)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mongosplit import verify
-from mongosplit.ledger import chunks, mismatches, runs
+from mongosplit.ledger import chunks, mismatches, runs, tally
 from mongosplit.ledger.claims import Attempt
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import OpenRun
@@ -28,6 +28,17 @@ RESEND_SECONDS = 15.0
 """How long the number of unchecked chunks may stand still before they are sent again."""
 
 
+STOPPED = frozenset(
+    {
+        RunState.PAUSING,
+        RunState.PAUSED,
+        RunState.CANCELLING,
+        RunState.CANCELLED,
+        RunState.ROLLING_BACK,
+    }
+)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the ledger says of a run once its driver or its verification has ended."""
@@ -41,10 +52,15 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 good, 1 chunks failed or could not be checked, 4 differences found."""
+        """0 good, 1 failed, not checked or stopped on the way, 4 differences found."""
         if self.mismatches:
             return 4
-        return 1 if self.failed or self.unchecked else 0
+        return 1 if self.failed or self.unchecked or self.stopped else 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody, or the breaker, stopped the run before it had done what was asked."""
+        return self.run.state in STOPPED and not self.run.resting
 
     @property
     def sentence(self) -> str:
@@ -55,13 +71,16 @@ class Verdict:
             return f"{counted(self.failed, 'chunk')} of {self.run.id} failed"
         if self.unchecked:
             return f"{counted(self.unchecked, 'chunk')} of {self.run.id} could not be verified"
+        if self.stopped:
+            why = self.run.asked.get("why") or f"asked by {self.run.asked.get('actor')}"
+            return f"{self.run.id} is {self.run.state_words}: {why}"
         return ""
 
 
 def conclude(at: OpenRun) -> Verdict:
     """Read the verdict off the ledger, and move the run to where it belongs."""
     run = runs.get(at.ledger, at.run.id)
-    totals = chunks.totals(at.ledger, run.id)
+    totals = tally.totals(at.ledger, run.id)
     wrong = sum(row["mismatches"] for row in totals.values())
     unable = chunks.numbers(at.ledger, run.id, {"check_error": {"$ne": None}})
     failed = totals.get("failed", {}).get("chunks", 0)
@@ -83,7 +102,7 @@ def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdic
     A chunk that is not applied must have nothing in the targets. `on_progress` gets how many chunks
     are checked, of how many.
     """
-    number = runs.next_verification(at.ledger, at.run.id)
+    number = runs.next_verification(at.ledger, at.run.id, requested=True)
     whole = len(chunks.numbers(at.ledger, at.run.id, {}))
     sent = 0
     last_change, left_before = time.monotonic(), whole
@@ -100,6 +119,7 @@ def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdic
         sent = _send_next(at, settings, number, left, sent)
         time.sleep(POLL_SECONDS)
     on_progress(whole, whole)
+    runs.note(at.ledger, at.run.id, requested=0)
     return conclude(at)
 
 

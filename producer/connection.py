@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from mongosplit import definition, mongo
 from mongosplit.definition import Migration
-from mongosplit.ledger import runs
+from mongosplit.ledger import audit, runs, tally
 from mongosplit.ledger.book import Ledger
 from mongosplit.model import Run
 from mongosplit.mongo import Client
@@ -27,6 +28,18 @@ class Connection:
     settings: Settings
     client: Client
     ledger: Ledger
+    told: list[str] = field(default_factory=list)
+
+    def tell(self, verb: str, *, run: str = "", **facts: Any) -> None:
+        """Tell the audit what is about to be done, before any of it is."""
+        self.ledger.prepare()
+        self.told.append(verb)
+        told = {"verb": verb, **{name: value for name, value in facts.items() if value}}
+        audit.say(self.ledger, "verb", actor=self.settings.actor, run=run, facts=told)
+
+    def totals(self, run: Run) -> dict[str, dict[str, int]]:
+        """The run's sums by chunk state."""
+        return tally.totals(self.ledger, run.id)
 
     def migration(self, name: str) -> Migration:
         """The declaration called `name`."""
@@ -73,6 +86,9 @@ def connected(settings: Settings, servers: Servers) -> Iterator[Connection]:
             with mongo.explained(ready.mongo_url):
                 client.admin.command("ping")
                 celery_app.connect(ready)
-                yield Connection(ready, client, Ledger.at(client, ready.ledger_database))
+                connection = Connection(ready, client, Ledger.at(client, ready.ledger_database))
+                yield connection
+                if connection.told:
+                    audit.chain(connection.ledger)
         finally:
             client.close()

@@ -19,8 +19,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from mongosplit.model import APPLIED, ChunkState
-from producer.driver import Tick
+from mongosplit.model import APPLIED, ChunkState, RunState
+from producer.tick import Tick
+
+STANDING = (RunState.PAUSING, RunState.PAUSED, RunState.CANCELLING, RunState.CANCELLED)
 
 
 class Counter(Protocol):
@@ -99,10 +101,12 @@ def driving(run: str) -> Iterator[Callable[[Tick], None]]:
             "migrate": progress.add_task(f"{run} migrate", total=None, said="waiting for workers"),
             "verify": progress.add_task(f"{run} verify ", total=None, said=""),
         }
+        rollback = progress.add_task(f"{run} rollback", total=None, said="", visible=False)
         lines = _PlainLines()
 
         def show(tick: Tick) -> None:
             _show(progress, rows, tick)
+            _show_rollback(progress, rollback, tick)
             if not talk.is_terminal:
                 lines.show(tick)
 
@@ -120,9 +124,27 @@ def _show(progress: Progress, rows: dict[str, TaskID], tick: Tick) -> None:
     progress.update(rows["verify"], total=tick.total, completed=verified, said=said)
 
 
+def _show_rollback(progress: Progress, row: TaskID, tick: Tick) -> None:
+    if tick.to_undo or tick.run.state is RunState.ROLLING_BACK:
+        undone = tick.chunks(ChunkState.ROLLED_BACK)
+        whole = undone + tick.to_undo
+        said = rollback_sentence(tick)
+        progress.update(row, total=max(whole, 1), completed=undone, said=said, visible=True)
+
+
+def rollback_sentence(tick: Tick) -> str:
+    """How much is rolled back, how fast, and what stands in the way."""
+    undone = tick.chunks(ChunkState.ROLLED_BACK)
+    parts = [f"{undone:,} chunks rolled back", f"{max(0.0, -tick.rate):,.0f} {tick.unit}/s"]
+    return " · ".join(parts)
+
+
 def migrate_sentence(tick: Tick) -> str:
     """Chunks, rate, ETA, pace, and what stands in the way."""
-    parts = [f"{tick.chunks(*APPLIED):,}/{tick.total:,} chunks", f"{tick.rate:,.0f} {tick.unit}/s"]
+    if tick.run.state in STANDING:
+        return f"{tick.run.state_words}: {_why(tick)}"
+    rate = max(0.0, tick.rate)
+    parts = [f"{tick.chunks(*APPLIED):,}/{tick.total:,} chunks", f"{rate:,.0f} {tick.unit}/s"]
     eta = tick.eta_seconds
     parts.append(f"ETA {duration(eta)}" if eta is not None else "ETA unknown")
     parts.append("pace: no limit")
@@ -135,15 +157,23 @@ def migrate_sentence(tick: Tick) -> str:
     return " · ".join(parts)
 
 
+def _why(tick: Tick) -> str:
+    asked = tick.run.asked
+    why = asked.get("why") or f"asked by {asked.get('actor') or 'the driver'}"
+    return f"{why} · {tick.chunks(*APPLIED):,}/{tick.total:,} chunks are applied"
+
+
 class _PlainLines:
     """Progress where there is no terminal: a line for each tenth, and for each new obstacle."""
 
     def __init__(self) -> None:
-        self.said = -1, ""
+        self.said: tuple[int, str, RunState | None] = -1, "", None
 
     def show(self, tick: Tick) -> None:
         """Say the line if there is news."""
-        news = 10 * tick.chunks(*APPLIED) // max(tick.total, 1), tick.obstacle
+        undoing = bool(tick.to_undo) or tick.run.state is RunState.ROLLING_BACK
+        news = 10 * tick.chunks(*APPLIED) // max(tick.total, 1), tick.obstacle, tick.run.state
         if news != self.said:
             self.said = news
-            talk.print(f"{tick.run.id}: {migrate_sentence(tick)}")
+            sentence = rollback_sentence(tick) if undoing else migrate_sentence(tick)
+            talk.print(f"{tick.run.id}: {sentence}")

@@ -13,7 +13,7 @@ from mongosplit.errors import TransientError
 from mongosplit.ledger.waves import Wave
 from worker import presence
 from worker.app import app
-from worker.tasks import close_wave, migrate_chunk
+from worker.tasks import close_wave, migrate_chunk, rollback_chunk
 
 
 class BrokerAway(TransientError):
@@ -55,6 +55,14 @@ def send_chunks(run: str, numbers: Iterable[int]) -> None:
     with broker_errors():
         for n in numbers:
             _chunk(run, n, 0).apply_async()
+
+
+def send_rollbacks(run: str, numbers: Iterable[int]) -> None:
+    """Send chunks to be rolled back, each on its own; a double is harmless."""
+    with broker_errors():
+        for n in numbers:
+            seen = {"argsrepr": f"{run} #{n}", "kwargsrepr": "rollback"}
+            rollback_chunk.apply_async((run, n), queue="rollback", **seen)
 
 
 def _chunk(run: str, n: int, wave: int):  # type: ignore[no-untyped-def] # celery has no types

@@ -30,7 +30,9 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def local_workers(count: int, settings: Settings, log_folder: Path) -> Iterator[list[Path]]:
+def local_workers(
+    count: int, settings: Settings, log_folder: Path, *, queues: str = "migrate,verify"
+) -> Iterator[list[Path]]:
     """Run workers meanwhile; gives their log files. They finish their chunk when it ends.
 
     Raises:
@@ -45,7 +47,7 @@ def local_workers(count: int, settings: Settings, log_folder: Path) -> Iterator[
         ) from error
     logs = [log_folder / f"worker-{n}.log" for n in range(1, count + 1)]
     running = [
-        _start(command(f"local{n}"), environment(settings), log)
+        _start(command(f"local{n}", queues=queues), environment(settings), log)
         for n, log in enumerate(logs, start=1)
     ]
     try:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mongosplit import pipelines, plan, provision
+from mongosplit import breaker, pipelines, plan, provision
 from mongosplit.keyspace import union_query
-from mongosplit.ledger import chunks, runs
+from mongosplit.ledger import chunks, leases, plans, runs
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import OpenRun
 from mongosplit.plan import PlannedChunk
+from mongosplit.selection import Selection
 from mongosplit.settings import Settings
 from producer.checks import Subject
 from producer.connection import Connection
@@ -59,7 +60,7 @@ def make(at: Subject, on_progress: OnProgress) -> Plan:
     holder = holder_of(at.settings)
     run = runs.begin(at.ledger, name=at.migration.name, facts=_facts(at), holder=holder)
     entered = _enter(at, run, on_progress)
-    runs.let_go(at.ledger, run.id, holder)
+    leases.let_go(at.ledger, run.id, holder)
     return entered
 
 
@@ -69,14 +70,14 @@ def refresh(at: Subject, run: Run, on_progress: OnProgress) -> Plan:
     The run is `planning` meanwhile: were this process to die, half a plan must not pass for one.
     The lease is kept.
     """
-    runs.hold(at.ledger, run.id, holder_of(at.settings))
+    leases.hold(at.ledger, run.id, holder_of(at.settings))
     run = runs.move(at.ledger, run.id, RunState.PLANNING)
-    chunks.discard_plan(at.ledger, run.id)
+    plans.discard_plan(at.ledger, run.id)
     return _enter(at, run, on_progress)
 
 
 def _enter(at: Subject, run: Run, on_progress: OnProgress) -> Plan:
-    entered = chunks.write_plan(at.ledger, run.id, _kept_alive(at, run.id, on_progress))
+    entered = plans.write_plan(at.ledger, run.id, _kept_alive(at, run.id, on_progress))
     run = runs.move(at.ledger, run.id, RunState.PLANNED, counts=entered)
     return Plan(entered["chunks"], entered["docs"], run)
 
@@ -90,6 +91,7 @@ def _facts(at: Subject) -> dict[str, Any]:
         "options": {
             "chunk_size": at.settings.chunk_size,
             "verify_share": at.settings.verify_share,
+            **breaker.limits(at.settings.breaker_documents, at.settings.breaker_chunks),
         },
     }
 
@@ -112,20 +114,51 @@ def _kept_alive(at: Subject, run: str, on_progress: OnProgress) -> Iterator[Plan
     renewed = time.monotonic()
     for chunk in _walk(at, on_progress):
         if time.monotonic() - renewed > RENEW_SECONDS:
-            runs.hold(at.ledger, run, holder_of(at.settings))
+            leases.hold(at.ledger, run, holder_of(at.settings))
             renewed = time.monotonic()
         yield chunk
 
 
-def begin_running(at: OpenRun) -> OpenRun:
-    """Make the targets, note what was made, and let the first wave go.
+def begin_running(at: OpenRun, selection: Selection | None, *, actor: str, why: str) -> OpenRun:
+    """Note what is to be made, make the targets, and let the first wave of the selection go.
+
+    What is noted first is never forgotten, so a rollback of the whole run can take it away.
 
     Raises:
         Refused: a target cannot be made as declared.
     """
-    made = provision.provision(at.data, at.migration)
-    noted = at.run.provisioned or made
-    run = runs.move(at.ledger, at.run.id, RunState.RUNNING, provisioned=noted)
+    if not at.run.provisioned:
+        lacking = provision.missing(at.data, at.migration)
+        runs.note(at.ledger, at.run.id, provisioned=lacking)
+    provision.provision(at.data, at.migration)
+    spans = None if selection is None else selection.to_document()
+    return run_on(at, spans, actor=actor, why=why)
+
+
+def run_on(at: OpenRun, spans: list[list[int]] | None, *, actor: str, why: str = "") -> OpenRun:
+    """Let the run go on, with these spans of chunks (none: all)."""
+    run = runs.move(at.ledger, at.run.id, RunState.RUNNING, actor=actor, why=why, selection=spans)
+    if run.selection != spans:
+        runs.note(at.ledger, run.id, selection=spans)
+    return OpenRun(at.client, at.ledger, runs.get(at.ledger, run.id), at.migration)
+
+
+def resume(at: OpenRun, settings: Settings) -> OpenRun:
+    """Let a paused run go on: with what it was at, or with all the rest when that was done.
+
+    The breaker holds to the limits that are set now, since they may be why it stopped.
+    """
+    limits = breaker.limits(settings.breaker_documents, settings.breaker_chunks)
+    runs.note(at.ledger, at.run.id, options={**at.run.options, **limits})
+    spans = None if at.run.resting else at.run.selection
+    run = runs.move(
+        at.ledger,
+        at.run.id,
+        RunState.RUNNING,
+        actor=settings.actor,
+        why="resumed",
+        selection=spans,
+    )
     return OpenRun(at.client, at.ledger, run, at.migration)
 
 

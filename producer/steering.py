@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mongosplit.errors import Refused
-from mongosplit.ledger import chunks, runs
+from mongosplit.ledger import asks, chunks, leases, runs
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import OpenRun, open_run
 from mongosplit.settings import HOME, Settings
-from producer import checks, console, dispatch, planning, status, tables
+from producer import checks, conclusion, console, dispatch, planning, status, tables
 from producer.checks import START_A_WORKER
 from producer.conclusion import Verdict
 from producer.connection import Connection
@@ -18,9 +18,17 @@ from producer.dispatch import BrokerAway
 from producer.driver import drive
 from producer.local_workers import local_workers
 from producer.options import confirm
+from producer.selecting import EVERYTHING, Asked, resolve
 
-DRIVEN = (RunState.RUNNING, RunState.MIGRATED)
-STARTABLE = (RunState.PLANNED, *DRIVEN, RunState.VERIFIED)
+DRIVEN = (
+    RunState.RUNNING,
+    RunState.MIGRATED,
+    RunState.PAUSING,
+    RunState.CANCELLING,
+    RunState.ROLLING_BACK,
+)
+"""The states in which a driver has something to do."""
+STARTABLE = (RunState.PLANNED, RunState.RUNNING, RunState.MIGRATED, RunState.VERIFIED)
 
 
 def make_plan(
@@ -39,17 +47,22 @@ def make_plan(
     if not dry_run:
         confirm(f"plan {subject.source} in chunks of {at.settings.chunk_size:,}?", yes=yes)
     with console.counting("plan", "documents", count) as move:
-        return planning.look(subject, move) if dry_run else planning.make(subject, move)
+        if dry_run:
+            return planning.look(subject, move)
+        made = planning.make(subject, move)
+    assert made.run is not None  # a plan that is not a dry run has entered one
+    at.tell("plan", run=made.run.id, chunk_size=at.settings.chunk_size)
+    return made
 
 
-def unfinished(at: Connection, spec: str) -> Run | None:
+def unfinished(at: Connection, spec: str, asked: Asked = EVERYTHING) -> Run | None:
     """The run to go on with; None when one has to be planned first.
 
     Raises:
         Refused: the run that is there cannot be started.
     """
     if run := runs.by_id(at.ledger, spec):
-        return _startable(run)
+        return _startable(run, asked)
     subject = planning.subject(at, spec)
     run = runs.unfinished(at.ledger, subject.source)
     if run is not None and run.migration != spec:
@@ -57,16 +70,27 @@ def unfinished(at: Connection, spec: str) -> Run | None:
             f"{subject.source} has an unfinished run of another migration: {run.id}",
             hint=f"mongosplit status {run.id}",
         )
-    return None if run is None or run.state is RunState.PLANNING else _startable(run)
+    return None if run is None or run.state is RunState.PLANNING else _startable(run, asked)
 
 
-def _startable(run: Run) -> Run:
+def _startable(run: Run, asked: Asked) -> Run:
+    if run.state is RunState.PAUSED:
+        if run.resting and asked.anything:
+            return run
+        rest = "a part of it is applied" if run.resting else said_by(run)
+        raise Refused(f"{run.id} is paused: {rest}", hint=f"mongosplit resume {run.id}")
     if run.state not in STARTABLE:
         raise Refused(
-            f"{run.id} is {run.state.replace('_', ' ')} and cannot be started",
+            f"{run.id} is {run.state_words} and cannot be started",
             hint=f"mongosplit status {run.id}",
         )
     return run
+
+
+def said_by(run: Run) -> str:
+    """Who brought the run where it is, and why."""
+    who, why = run.asked.get("actor") or run.actor, run.asked.get("why")
+    return f"asked by {who}" + (f": {why}" if why else "")
 
 
 def say_plan(at: Connection, spec: str, run: Run | None, output: str) -> None:
@@ -83,7 +107,7 @@ def say_plan(at: Connection, spec: str, run: Run | None, output: str) -> None:
         console.data.print(f"{said}; nothing was written")
 
 
-def begin(at: Connection, run: Run, *, yes: bool) -> OpenRun:
+def begin(at: Connection, run: Run, asked: Asked = EVERYTHING, *, yes: bool) -> OpenRun:
     """Open the run; one that is only planned is checked, asked about and set running.
 
     Of two that do this at once one makes the targets: it has the lease then, and keeps it to drive.
@@ -93,26 +117,63 @@ def begin(at: Connection, run: Run, *, yes: bool) -> OpenRun:
     """
     opened = open_run(at.client, at.ledger, run.id, holder=at.settings.actor)
     if run.state is not RunState.PLANNED:
-        return opened
+        return _go_on(at, opened, asked, yes=yes)
     subject = planning.subject(at, run.migration)
     for warning in checks.refuse_unsafe(checks.run_checks(subject, checks.START)):
         tables.warn(warning)
     targets = ", ".join(target.collection for target in opened.migration.targets)
-    confirm(f"start {run.id}: split {run.source} into {targets}?", yes=yes)
-    runs.hold_when_free(at.ledger, run.id, planning.holder_of(at.settings))
+    part = _part(at, run, asked)
+    confirm(f"start {run.id}: split {part}{run.source} into {targets}?", yes=yes)
+    leases.hold_when_free(at.ledger, run.id, planning.holder_of(at.settings))
     try:
         if runs.get(at.ledger, run.id).state is RunState.PLANNED:
+            if run.drill is None and not asked.anything:
+                console.say(f"not tried out: mongosplit drill {run.id} does, on 1 % of it")
             _plan_what_came_since(opened, subject)
-            return planning.begin_running(opened)
+            selection = resolve(at, run, asked)
+            at.tell("start", run=run.id, part=asked.description)
+            actor = at.settings.actor
+            return planning.begin_running(opened, selection, actor=actor, why=asked.description)
         return open_run(at.client, at.ledger, run.id, holder=at.settings.actor)
     except BaseException:
         let_go(at, run)
         raise
 
 
+def _go_on(at: Connection, opened: OpenRun, asked: Asked, *, yes: bool) -> OpenRun:
+    """A run that was begun: with these chunks from now on, where a part is asked for."""
+    run = opened.run
+    if not asked.anything:
+        if run.state in DRIVEN:
+            at.tell("start", run=run.id)
+        return opened
+    selection = resolve(at, run, asked)
+    assert selection is not None  # something was asked
+    pending = {"$and": [{"state": "pending"}, selection.query()]}
+    if not chunks.numbers(at.ledger, run.id, pending, limit=1):
+        raise Refused(
+            f"no chunk of {asked.description} of {run.id} is pending",
+            hint=f"mongosplit status {run.id}",
+        )
+    confirm(f"go on with {_part(at, run, asked)}{run.source}?", yes=yes)
+    leases.hold_when_free(at.ledger, run.id, planning.holder_of(at.settings))
+    at.tell("start", run=run.id, part=asked.description)
+    return planning.run_on(
+        opened, selection.to_document(), actor=at.settings.actor, why=asked.description
+    )
+
+
+def _part(at: Connection, run: Run, asked: Asked) -> str:
+    selection = resolve(at, run, asked)
+    if selection is None:
+        return ""
+    whole = len(chunks.numbers(at.ledger, run.id, {"tail": None}))
+    return f"{selection.count:,} of {whole:,} chunks ({asked.description}) of "
+
+
 def let_go(at: Connection, run: Run) -> None:
     """Give the lease back that `begin` may have taken: this process is not to drive the run."""
-    runs.let_go(at.ledger, run.id, planning.holder_of(at.settings))
+    leases.let_go(at.ledger, run.id, planning.holder_of(at.settings))
 
 
 def _plan_what_came_since(opened: OpenRun, subject: checks.Subject) -> None:
@@ -123,31 +184,52 @@ def _plan_what_came_since(opened: OpenRun, subject: checks.Subject) -> None:
 
 
 @contextmanager
-def workers(count: int, settings: Settings) -> Iterator[None]:
-    """Local workers meanwhile, or a word when nobody listens."""
+def workers(count: int, settings: Settings, *queues: str, needed: bool = True) -> Iterator[None]:
+    """Local workers for these queues meanwhile, or a word when nobody listens and that is needed.
+
+    Without queues those of a migration.
+    """
+    queues = queues or ("migrate", "verify")
     if count:
-        with local_workers(count, settings, HOME / "logs"):
+        with local_workers(count, settings, HOME / "logs", queues=",".join(queues)):
             yield
         return
-    try:
-        listening = dispatch.listeners("migrate")
-    except BrokerAway as error:
-        console.say(f"{error.message}: {error.hint}", style="yellow")
-    else:
-        if not listening:
-            console.say(
-                "no worker listens on queue migrate yet; start one elsewhere:", style="yellow"
-            )
-            console.say(f"  {START_A_WORKER}")
+    if needed:
+        _say_who_is_missing(queues[0])
     yield
 
 
-def drive_here(opened: OpenRun, settings: Settings) -> None:
-    """Drive the run in this process, with a live view."""
-    if opened.run.state not in DRIVEN:
+def _say_who_is_missing(queue: str) -> None:
+    try:
+        listening = dispatch.listeners(queue)
+    except BrokerAway as error:
+        console.say(f"{error.message}: {error.hint}", style="yellow")
         return
+    if not listening:
+        said = f"no worker listens on queue {queue} yet; start one elsewhere:"
+        console.say(said, style="yellow")
+        console.say(f"  {START_A_WORKER}")
+
+
+def drive_here(
+    opened: OpenRun, settings: Settings, *, stay: bool = False, undo_only: bool = False
+) -> None:
+    """Drive the run in this process, with a live view; `stay` and `undo_only` as `drive` has it."""
+    run = runs.get(opened.ledger, opened.run.id)
+    if run.state not in DRIVEN and not asks.left_to_undo(opened.ledger, run.id, limit=1):
+        return
+    holder = planning.holder_of(settings)
     with console.driving(opened.run.id) as show:
-        drive(opened, settings, planning.holder_of(settings), show)
+        drive(opened, settings, holder, show, stay=stay, undo_only=undo_only)
+
+
+def drive_and_sum_up(at: Connection, opened: OpenRun, local: int, output: str) -> int:
+    """Drive the run here, print what it came to, and return the exit code."""
+    with workers(local, at.settings):
+        drive_here(opened, at.settings, stay=True)
+    verdict = conclusion.conclude(opened)
+    sum_up(at, verdict, output)
+    return verdict.exit_code
 
 
 def sum_up(at: Connection, verdict: Verdict, output: str) -> None:

@@ -1,4 +1,4 @@
-"""Tables and summaries on stdout: what a run, a check, a coverage or a quarantine looks like."""
+"""Tables and summaries on stdout: what a run, a check or a coverage looks like."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from mongosplit.model import ChunkState
 from producer.checks import Finding
 from producer.console import counted, data, duration, say
 
+SPANS_SHOWN = 5
+KEPT_SHOWN = 10
+_PLAIN = ("planning", "planned", "running", "migrated", "verified")
 _COLOURS = {"ok": "green", "warning": "yellow", "refusal": "red"}
 
 
@@ -43,6 +46,8 @@ def summary(facts: dict[str, Any]) -> None:
     """A run at a glance: what moved where, what was quarantined and why, how fast, what next."""
     documents, chunks = facts["documents"], facts["chunks"]
     data.print(Text(f"{facts['run']}: {facts['state'].replace('_', ' ')}", style="bold"))
+    if said := _asked(facts):
+        data.print(Text(said))
     data.print(_sentence(facts))
     rows = table("target", "documents#")
     for name, count in facts["targets"].items():
@@ -50,6 +55,7 @@ def summary(facts: dict[str, Any]) -> None:
     data.print(rows)
     by_state = ", ".join(f"{count:,} {state}" for state, count in chunks.items() if count)
     data.print(f"chunks       {by_state}")
+    _applied(facts)
     data.print(f"verified     {_verification(facts)}")
     if documents["adopted"]:
         data.print(f"adopted      {documents['adopted']:,} subscribers the application had already")
@@ -58,7 +64,70 @@ def summary(facts: dict[str, Any]) -> None:
         data.print(
             Text(f"failed       chunk {failure['chunk']}: {failure['sentence']}", style="red")
         )
-    data.print(f"\nnext         [bold]{facts['next']}[/bold]")
+    if facts["kept"]:
+        data.print(f"kept         {facts['kept']:,} changed documents that a rollback took out")
+    if facts["rollback_seconds"] is not None:
+        about = duration(facts["rollback_seconds"])
+        data.print(f"rollback     rolling back now would take about {about}, as the drill measured")
+    next_line(facts["next"])
+
+
+def next_line(command: str) -> None:
+    """What to type next."""
+    data.print(f"\nnext         [bold]{command}[/bold]")
+
+
+def _asked(facts: dict[str, Any]) -> str:
+    """Who brought a run where it is and why, where that is not plain."""
+    if facts["state"] in _PLAIN:
+        return ""
+    asked = facts["asked"]
+    if facts["resting"]:
+        return str(asked.get("why", ""))
+    why = f": {asked['why']}" if asked.get("why") else ""
+    return f"asked by {asked['actor']}{why}" if asked.get("actor") else ""
+
+
+def _applied(facts: dict[str, Any]) -> None:
+    """Which ranges are applied, where that is a part of the run."""
+    spans = facts["applied"]
+    whole = sum(facts["chunks"].values())
+    applied = facts["chunks"][ChunkState.MIGRATED] + facts["chunks"][ChunkState.VERIFIED]
+    if not spans or applied == whole:
+        return
+    for position, span in enumerate(spans[:SPANS_SHOWN]):
+        label = "applied" if not position else ""
+        data.print(Text(f"{label:12} chunks {span['chunks']}: ids {span['ids']}"))
+    if len(spans) > SPANS_SHOWN:
+        data.print(f"{'':12} and {len(spans) - SPANS_SHOWN:,} more spans (-o json)")
+
+
+def drilled(run: str, docs: int, forward: float, back: float) -> None:
+    """What a drill measured."""
+    data.print(f"[bold]{run}: there, back and there again[/bold], {docs:,} documents")
+    data.print("every target was as before when they were rolled back")
+    data.print(f"forward      {forward:,.0f} documents/s, by all workers together")
+    data.print(f"rollback     {back:,.0f} documents/s")
+
+
+def rolled_back(run: str, state: str, facts: dict[str, Any]) -> None:
+    """What a rollback came to."""
+    documents, chunks = counted(facts["documents"], "document"), counted(facts["chunks"], "chunk")
+    data.print(f"{documents} in {chunks} of {run} rolled back; the run is [bold]{state}[/bold]")
+    if facts["why"]:
+        data.print(Text(facts["why"]))
+    if facts["left_behind"]:
+        left = counted(facts["left_behind"], "chunk")
+        data.print(f"[red]{left} left something in the targets[/red]: mongosplit verify {run}")
+    if not facts["kept"]:
+        return
+    data.print(f"kept: {counted(facts['kept'], 'document')} that had been changed since")
+    listed = table("_id", "target", "chunk#")
+    for row in facts["kept_documents"][:KEPT_SHOWN]:
+        listed.add_row(_id(row["document_id"]), row["collection"], str(row["chunk"]))
+    data.print(listed)
+    if facts["kept"] > KEPT_SHOWN:
+        data.print(f"all of them: mongosplit kept list {run}")
 
 
 def _sentence(facts: dict[str, Any]) -> str:
@@ -95,18 +164,6 @@ def _quarantine(facts: dict[str, Any]) -> None:
         rows.add_row(row["reason"], row["path"] or "-", f"{row['count']:,}")
     data.print(rows)
     data.print(f"             mongosplit quarantine list {facts['migration']}")
-
-
-def quarantine_rows(run: str, rows: list[dict[str, Any]], whole: int) -> None:
-    """Documents in quarantine by id, with field path and sentence."""
-    if not rows:
-        data.print(f"{run}: nothing is in quarantine")
-        return
-    listed = table("_id", "chunk#", "reason", "sentence")
-    for row in rows:
-        listed.add_row(_id(row["source_id"]), str(row["chunk"]), row["reason"], row["message"])
-    data.print(listed)
-    data.print(f"{len(rows):,} of {whole:,} documents in quarantine of {run}")
 
 
 def mismatches(facts: dict[str, Any], limit: int = 20) -> None:

@@ -1,16 +1,14 @@
-"""The verbs that only read: check, coverage, status, quarantine list."""
+"""The verbs that only read: check, coverage, status."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
 
 import click
 
 from mongosplit import coverage as survey
 from mongosplit.errors import UsageError
-from mongosplit.ledger import quarantine as quarantined
 from mongosplit.mongo import exact, explained
 from mongosplit.settings import Settings
 from producer import checks, console, planning, status, tables
@@ -95,28 +93,3 @@ def status_(
             if not watch:
                 return
             time.sleep(WATCH_SECONDS)
-
-
-@click.group("quarantine")
-def quarantine() -> None:
-    """Documents that cannot be split, out of the way until someone decides."""
-
-
-@quarantine.command("list")
-@name_argument("MIGRATION|RUN")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="at most")
-@output_flag
-@settings_flags
-@click.pass_context
-def quarantine_list(
-    context: click.Context, name: str | None, limit: int, settings: Settings, output: str
-) -> None:
-    """Their ids, with field path and sentence; never a value."""
-    with connected(settings, context.obj) as at:
-        run = at.run(name or settings.migration)
-        rows: list[dict[str, Any]] = quarantined.listed(at.ledger, run.id, limit=limit)
-        reasons = quarantined.by_reason(at.ledger, run.id)
-    if output == "json":
-        console.print_json({"run": run.id, "reasons": reasons, "documents": rows})
-    else:
-        tables.quarantine_rows(run.id, rows, sum(row["count"] for row in reasons))

@@ -14,7 +14,7 @@ from kombu import Queue
 from mongosplit.errors import MongosplitError
 from mongosplit.settings import Settings, missing, read_settings
 
-QUEUES = ("migrate", "verify")
+QUEUES = ("migrate", "verify", "rollback")
 SOFT_SECONDS = 50
 """Below MongoDB's own 60 s, so that a slow chunk ends by an orderly abort."""
 HARD_SECONDS = 80
@@ -33,6 +33,7 @@ app.conf.update(
     task_routes={
         "mongosplit.verify_chunk": {"queue": "verify"},
         "mongosplit.close_wave": {"queue": "verify"},
+        "mongosplit.rollback_chunk": {"queue": "rollback"},
     },
     task_send_sent_event=True,
     worker_send_task_events=True,

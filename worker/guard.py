@@ -36,7 +36,7 @@ class Duty:
     run: str
     n: int
     work: Callable[[OpenRun, Attempt], Outcome]
-    give_up: Callable[[Ledger, dict[str, str]], object]
+    give_up: Callable[[Ledger, dict[str, str], str], object]
     wave: int = 0
 
     def __str__(self) -> str:
@@ -57,16 +57,16 @@ def carry_out(task: Task, duty: Duty) -> dict[str, Any]:
         # Another worker may hold the right version, so the message goes round a few times.
         if task.request.retries < place.settings().max_attempts:
             _again(task, duty, FENCE_SECONDS, error)
-        return _give_up(duty, error)
+        return _give_up(task, duty, error)
     except (TransientError, SoftTimeLimitExceeded) as error:
         return _again_or_give_up(task, duty, _as_ours(error))
     except MongosplitError as error:
-        return _give_up(duty, error)
+        return _give_up(task, duty, error)
     except Exception as error:  # noqa: BLE001 - a bug ends as a failed chunk, not as a lost one
         # The message may hold values of documents; where it happened holds none.
         where = "".join(traceback.format_tb(error.__traceback__))
         log.error("%s: %s\n%s", duty, type(error).__name__, where)
-        return _give_up(duty, Failed(f"{type(error).__name__} in the worker; see its log"))
+        return _give_up(task, duty, Failed(f"{type(error).__name__} in the worker; see its log"))
 
 
 def _work(task: Task, duty: Duty) -> Outcome:
@@ -96,7 +96,7 @@ def _again_or_give_up(task: Task, duty: Duty, error: TransientError) -> dict[str
         # Without the ledger nothing can be given up: wait until it is back.
         tries = min(task.request.retries + 1, most - 1)
     if tries >= most:
-        return _give_up(duty, Failed(f"{error.message}; tried {tries} times"))
+        return _give_up(task, duty, Failed(f"{error.message}; tried {tries} times"))
     longest = min(LONGEST_COUNTDOWN_SECONDS, place.settings().retry_seconds * 2**tries)
     _again(task, duty, random.uniform(0.5, 1.0) * longest, error)
 
@@ -111,7 +111,8 @@ def _again(task: Task, duty: Duty, seconds: float, error: MongosplitError) -> No
     raise task.retry(countdown=seconds, max_retries=None)
 
 
-def _give_up(duty: Duty, error: MongosplitError) -> dict[str, Any]:
+def _give_up(task: Task, duty: Duty, error: MongosplitError) -> dict[str, Any]:
     log.warning("%s is given up: %s", duty, error.message)
-    duty.give_up(place.ledger(), {"class": type(error).__name__, "sentence": error.message})
+    said = {"class": type(error).__name__, "sentence": error.message, "hint": error.hint}
+    duty.give_up(place.ledger(), said, place.name_of(task.request.hostname))
     return Outcome(duty.run, duty.n, "gave up", "").to_message()

@@ -6,12 +6,13 @@ from typing import Any
 
 from celery import Task
 
-from mongosplit import migrate, verify
+from mongosplit import breaker, migrate, rollback, verify
 from mongosplit.ledger import chunks
+from mongosplit.ledger.book import Ledger
 from worker import place
 from worker.app import HARD_SECONDS, SOFT_SECONDS, app
 from worker.guard import Duty, carry_out
-from worker.verification import close_and_verify
+from worker.verification import close_and_verify, roll_back_and_verify
 
 CHUNK: dict[str, Any] = {
     "bind": True,
@@ -34,8 +35,28 @@ def migrate_chunk(self: Task, run: str, n: int, wave: int = 0) -> dict[str, Any]
         run,
         n,
         work=lambda at, attempt: migrate.migrate_chunk(at, n, attempt),
-        give_up=lambda ledger, error: chunks.fail(ledger, run, n, error),
+        give_up=lambda ledger, error, actor: _fail(ledger, run, n, error, actor),
         wave=wave,
+    )
+    return carry_out(self, duty)
+
+
+def _fail(ledger: Ledger, run: str, n: int, error: dict[str, str], actor: str) -> None:
+    if chunks.fail(ledger, run, n, error, actor=actor):
+        breaker.look(ledger, run)
+
+
+@app.task(name="mongosplit.rollback_chunk", **CHUNK)
+def rollback_chunk(self: Task, run: str, n: int) -> dict[str, Any]:
+    """Roll one chunk back in one transaction."""
+    duty = Duty(
+        rollback.WORK,
+        run,
+        n,
+        work=lambda at, attempt: roll_back_and_verify(at, n, attempt),
+        give_up=lambda ledger, error, actor: chunks.undo_refused(
+            ledger, run, n, error, actor=actor
+        ),
     )
     return carry_out(self, duty)
 
@@ -54,7 +75,9 @@ def verify_chunk(self: Task, run: str, n: int, verification: int) -> dict[str, A
             verification=verification,
             independent=verify.is_in_share(n, float(at.run.options["verify_share"])),
         ),
-        give_up=lambda ledger, error: chunks.not_checked(ledger, run, n, verification, error),
+        give_up=lambda ledger, error, actor: chunks.not_checked(
+            ledger, run, n, verification, error, actor=actor
+        ),
     )
     return carry_out(self, duty)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from mongosplit.mongo import Client, Data, Documents, exact
+from mongosplit.mongo import Client, Data, Documents, Session, exact, transact
 
+T = TypeVar("T")
 NAMESPACE_EXISTS = 48
 
 _BY_CHUNK = IndexModel([("run", ASCENDING), ("chunk", ASCENDING)])
@@ -26,12 +28,27 @@ INDEXES: dict[str, list[IndexModel]] = {
         ),
         IndexModel([("name", ASCENDING), ("number", ASCENDING)], unique=True),
     ],
-    "chunks": [IndexModel([("run", ASCENDING), ("state", ASCENDING), ("n", ASCENDING)])],
+    "chunks": [
+        IndexModel([("run", ASCENDING), ("state", ASCENDING), ("n", ASCENDING)]),
+        *(
+            IndexModel(
+                [("run", ASCENDING), ("n", ASCENDING)],
+                name=f"asked_to_{asked}",
+                partialFilterExpression={asked: {"$exists": True}},
+            )
+            for asked in ("mend", "undo")
+        ),
+    ],
     "waves": [IndexModel([("run", ASCENDING), ("state", ASCENDING)])],
     "claims": [IndexModel([("run", ASCENDING), ("work", ASCENDING)])],
     "quarantine": [_BY_CHUNK, IndexModel([("run", ASCENDING), ("reason", ASCENDING)])],
     "kept": [_BY_CHUNK],
     "mismatches": [_BY_CHUNK],
+    "outbox": [IndexModel([("at", ASCENDING), ("_id", ASCENDING)])],
+    "audit": [
+        IndexModel("entry", unique=True),
+        IndexModel([("run", ASCENDING), ("_id", ASCENDING)]),
+    ],
 }
 
 
@@ -61,6 +78,11 @@ class Ledger:
                 write_concern=WriteConcern(1), read_concern=ReadConcern("local")
             )
         return self.database[collection]
+
+    def together(self, body: Callable[[Session], T]) -> T:
+        """Run the body in a small transaction of the ledger's own."""
+        with self.database.client.start_session() as session:
+            return transact(session, body)
 
     def prepare(self) -> None:
         """Make what is missing, so that no transaction ever creates a collection."""

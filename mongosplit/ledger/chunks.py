@@ -1,4 +1,4 @@
-"""Chunks in the ledger: write the plan, take the fence, change state, count.
+"""Chunks in the ledger: take the fence, change state; each change is told to the audit.
 
 The fence: a transaction that writes targets of a chunk increments the chunk's fence first, in the
 same transaction. Of two that did, one has seen the other's commit (docs/architecture.md).
@@ -6,8 +6,7 @@ same transaction. Of two that did, one has seen the other's commit (docs/archite
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -15,16 +14,20 @@ from pymongo.errors import OperationFailure
 
 from mongosplit.errors import FenceBusy, MongosplitError
 from mongosplit.keyspace import Range
+from mongosplit.ledger import audit
 from mongosplit.ledger.book import Ledger, chunk_key, now
-from mongosplit.model import CHUNK_ARROWS, Chunk, ChunkState
-from mongosplit.mongo import WRITE_CONFLICT, Session
-from mongosplit.plan import PlannedChunk
+from mongosplit.model import APPLIED, CHUNK_ARROWS, Chunk, ChunkState
+from mongosplit.mongo import WRITE_CONFLICT, Session, transact
 
-_ROWS_AT_ONCE = 1000
-_UNWELL = [{"state": ChunkState.FAILED.value}, {"check_error": {"$ne": None}}]
+_FENCED: dict[str, Any] = {"$inc": {"fence": 1}}
+
+WANTED: dict[str, Any] = {"$or": [{"state": ChunkState.PENDING.value}, {"mend": True}]}
+"""The query for chunks that a migrate task has something to do for."""
+IS_APPLIED: dict[str, Any] = {"state": {"$in": [state.value for state in APPLIED]}}
 
 
-def _chunk(row: dict[str, Any]) -> Chunk:
+def from_row(row: dict[str, Any]) -> Chunk:
+    """The chunk of a ledger row."""
     return Chunk(
         run=row["run"],
         n=row["n"],
@@ -37,45 +40,11 @@ def _chunk(row: dict[str, Any]) -> Chunk:
         parts=row.get("parts", {}),
         quarantined=row.get("quarantined", 0),
         adopted=row.get("adopted", 0),
-        error=row.get("error") or row.get("check_error"),
+        kept=row.get("kept", 0),
+        mend=row.get("mend", False),
+        undo=row.get("undo"),
+        error=row.get("error") or row.get("undo_error") or row.get("check_error"),
     )
-
-
-def write_plan(ledger: Ledger, run: str, planned: Iterable[PlannedChunk]) -> dict[str, int]:
-    """Enter the chunks of a plan; returns how many chunks and documents there are.
-
-    The tail chunk begins migrated and empty: everything in it is yet to be inserted.
-    """
-    chunks = docs = 0
-    rows: list[dict[str, Any]] = []
-    for chunk in planned:
-        rows.append(_row(run, chunk))
-        chunks, docs = chunks + 1, docs + chunk.docs
-        if len(rows) == _ROWS_AT_ONCE:
-            ledger["chunks"].insert_many(rows, ordered=False)
-            rows = []
-    if rows:
-        ledger["chunks"].insert_many(rows, ordered=False)
-    return {"chunks": chunks, "docs": docs}
-
-
-def discard_plan(ledger: Ledger, run: str) -> None:
-    """Take the chunks of a run in planning out again."""
-    ledger["chunks"].delete_many({"run": run})
-
-
-def _row(run: str, chunk: PlannedChunk) -> dict[str, Any]:
-    state = ChunkState.MIGRATED if chunk.tail else ChunkState.PENDING
-    row: dict[str, Any] = {
-        "_id": chunk_key(run, chunk.n),
-        "run": run,
-        "n": chunk.n,
-        "ranges": [found.to_document() for found in chunk.ranges],
-        "state": state.value,
-        "fence": 0,
-        "planned": chunk.docs,
-    }
-    return {**row, "tail": True} if chunk.tail else row
 
 
 def get(ledger: Ledger, run: str, n: int, *, session: Session | None = None) -> Chunk:
@@ -83,7 +52,7 @@ def get(ledger: Ledger, run: str, n: int, *, session: Session | None = None) -> 
     row = ledger["chunks"].find_one({"_id": chunk_key(run, n)}, session=session)
     if row is None:
         raise MongosplitError(f"run {run} has no chunk {n}", hint=f"mongosplit status {run}")
-    return _chunk(row)
+    return from_row(row)
 
 
 def take_fence(ledger: Ledger, session: Session, run: str, n: int) -> Chunk:
@@ -105,85 +74,134 @@ def take_fence(ledger: Ledger, session: Session, run: str, n: int) -> Chunk:
         raise
     if row is None:
         raise MongosplitError(f"run {run} has no chunk {n}", hint=f"mongosplit status {run}")
-    return _chunk(row)
+    return from_row(row)
 
 
 def record(
-    ledger: Ledger, session: Session, chunk: Chunk, to: ChunkState, facts: dict[str, Any]
+    ledger: Ledger,
+    session: Session,
+    chunk: Chunk,
+    to: ChunkState,
+    facts: dict[str, Any],
+    *,
+    actor: str,
+    told: dict[str, Any],
 ) -> None:
-    """Change the state of a chunk whose fence this transaction has taken.
+    """Change a chunk whose fence this transaction has taken; what was asked of it is done.
+
+    `told` is what the audit is to have of it besides the states.
 
     Raises:
         MongosplitError: the tables hold no arrow to that state.
     """
-    if (chunk.state, to) not in CHUNK_ARROWS:
+    mended = chunk.mend and chunk.state is to
+    if not mended and (chunk.state, to) not in CHUNK_ARROWS:
         raise MongosplitError(f"chunk {chunk.n} of {chunk.run} is {chunk.state}, not to be {to}")
     ledger["chunks"].update_one(
         {"_id": chunk_key(chunk.run, chunk.n)},
-        {"$set": {"state": to.value, "error": None, **facts}},
+        {
+            "$set": {"state": to.value, "error": None, "undo_error": None, **facts},
+            "$unset": {"mend": "", "undo": "", "checked": ""},
+        },
         session=session,
     )
+    _tell(ledger, session, chunk, to, actor, told)
 
 
-def fail(ledger: Ledger, run: str, n: int, error: dict[str, str]) -> bool:
-    """Mark a pending chunk failed, with the class and the sentence of its error."""
-    changed = ledger["chunks"].update_one(
-        {"_id": chunk_key(run, n), "state": ChunkState.PENDING.value},
-        {
-            "$set": {"state": ChunkState.FAILED.value, "error": error, "finished": now()},
-            "$inc": {"fence": 1},
-        },
+def _tell(
+    ledger: Ledger, session: Session, chunk: Chunk, to: ChunkState, actor: str, told: dict[str, Any]
+) -> None:
+    facts = {"from": chunk.state.value, "to": to.value, **told}
+    audit.say(
+        ledger, "chunk", actor=actor, run=chunk.run, chunk=chunk.n, session=session, facts=facts
     )
-    return changed.modified_count == 1
 
 
-def unwell(ledger: Ledger, run: str) -> list[int]:
-    """The numbers of the chunks that failed or could not be verified."""
-    return numbers(ledger, run, {"$or": _UNWELL})
+def fail(ledger: Ledger, run: str, n: int, error: dict[str, str], *, actor: str) -> bool:
+    """Mark a pending chunk failed, with the class and the sentence of its error.
 
-
-def reopen_failed(ledger: Ledger, run: str) -> int:
-    """Make failed chunks pending again, and what could not be verified unchecked.
-
-    Returns how many had failed.
+    Of an applied chunk whose quarantined documents were to be tried again, the ask is taken back.
     """
-    ledger["chunks"].update_many(
-        {"run": run, "check_error": {"$ne": None}},
-        {"$unset": {"checked": ""}, "$set": {"check_error": None}},
-    )
-    changed = ledger["chunks"].update_many(
-        {"run": run, "state": ChunkState.FAILED.value},
-        {"$set": {"state": ChunkState.PENDING.value, "error": None}, "$inc": {"fence": 1}},
-    )
-    return changed.modified_count
+    failed = {"state": ChunkState.FAILED.value, "error": error, "finished": now()}
+    pending = {"state": ChunkState.PENDING.value}
+    if _give_up(ledger, run, n, pending, {"$set": failed, **_FENCED}, error=error, actor=actor):
+        return True
+    back = {"$set": {"error": error}, "$unset": {"mend": ""}, **_FENCED}
+    _give_up(ledger, run, n, {"mend": True}, back, error=error, actor=actor)
+    return False
+
+
+def undo_refused(ledger: Ledger, run: str, n: int, error: dict[str, str], *, actor: str) -> None:
+    """Take back the ask to roll a chunk back, with the reason why it was not done."""
+    change = {"$set": {"undo_error": error}, "$unset": {"undo": ""}, **_FENCED}
+    _give_up(ledger, run, n, {"undo": {"$exists": True}}, change, error=error, actor=actor)
+
+
+def not_checked(
+    ledger: Ledger, run: str, n: int, verification: int, error: dict[str, str], *, actor: str
+) -> None:
+    """Record that a verification could not be done, with the class and sentence of the error."""
+    facts = {"checked": verification, "check_error": error}
+    _give_up(ledger, run, n, {}, {"$set": facts}, error=error, actor=actor)
+
+
+def _give_up(
+    ledger: Ledger,
+    run: str,
+    n: int,
+    only: dict[str, Any],
+    change: dict[str, Any],
+    *,
+    error: dict[str, str],
+    actor: str,
+) -> bool:
+    """Change the chunk if it is as `only` says; it is told first, and needs no transaction.
+
+    Transactions may be the very thing that does not work, and one left open would hold the fence.
+    """
+    query = {"_id": chunk_key(run, n), **only}
+    if ledger["chunks"].find_one(query, {"_id": 1}) is None:
+        return False
+    audit.say(ledger, "chunk", actor=actor, run=run, chunk=n, facts={"gave up": error})
+    changed = ledger["chunks"].update_one(query, change)
+    return changed.matched_count == 1
 
 
 def checked(
-    ledger: Ledger, seen: Chunk, *, verification: int, mismatches: int, independent: bool
+    ledger: Ledger,
+    session: Session,
+    seen: Chunk,
+    *,
+    verification: int,
+    mismatches: int,
+    independent: bool,
+    actor: str,
 ) -> bool:
     """Record a verification, unless the chunk was touched since it was seen; True if recorded."""
-    applied = seen.state in (ChunkState.MIGRATED, ChunkState.VERIFIED)
+    good = ChunkState.VERIFIED if mismatches == 0 else ChunkState.MIGRATED
+    to = good if seen.state in APPLIED else seen.state
     facts: dict[str, Any] = {
         "checked": verification,
         "mismatches": mismatches,
         "independent": independent,
         "check_error": None,
+        "state": to.value,
     }
-    if applied:
-        good = ChunkState.VERIFIED if mismatches == 0 else ChunkState.MIGRATED
-        facts["state"] = good.value
-    changed = ledger["chunks"].update_one(
-        {"_id": chunk_key(seen.run, seen.n), "fence": seen.fence, "state": seen.state.value},
-        {"$set": facts},
-    )
-    return changed.matched_count == 1
+    as_seen = {
+        "_id": chunk_key(seen.run, seen.n),
+        "fence": seen.fence,
+        "state": seen.state.value,
+    }
 
+    def body(session: Session) -> bool:
+        changed = ledger["chunks"].update_one(as_seen, {"$set": facts}, session=session)
+        if not changed.matched_count:
+            return False
+        told = {"verification": verification, "mismatches": mismatches}
+        _tell(ledger, session, seen, to, actor, told)
+        return True
 
-def not_checked(ledger: Ledger, run: str, n: int, verification: int, error: dict[str, str]) -> None:
-    """Record that a verification could not be done, with the class and sentence of the error."""
-    ledger["chunks"].update_one(
-        {"_id": chunk_key(run, n)}, {"$set": {"checked": verification, "check_error": error}}
-    )
+    return transact(session, body)
 
 
 def numbers(ledger: Ledger, run: str, query: dict[str, Any], *, limit: int = 0) -> list[int]:
@@ -197,48 +215,17 @@ def unchecked(verification: int) -> dict[str, Any]:
     return {"checked": {"$ne": verification}}
 
 
+def to_verify(verification: int, *, held: bool) -> dict[str, Any]:
+    """The query for chunks whose outcome this verification has yet to look at.
+
+    Applied, or rolled back: those must have left nothing. Only those while the run is `held`.
+    """
+    undone = {"state": ChunkState.ROLLED_BACK.value, "closed": {"$ne": True}}
+    which = [undone] if held else [undone, IS_APPLIED]
+    return {"$or": which, **unchecked(verification)}
+
+
 def still(ledger: Ledger, run: str, numbers_: Sequence[int], query: dict[str, Any]) -> set[int]:
     """Which of these chunks a query on their rows still finds."""
     ids = [chunk_key(run, n) for n in numbers_]
     return {row["n"] for row in ledger["chunks"].find({"_id": {"$in": ids}, **query}, {"n": 1})}
-
-
-def totals(ledger: Ledger, run: str) -> dict[str, dict[str, int]]:
-    """By state: chunks, documents planned, migrated, quarantined, adopted, mismatches.
-
-    `independent` is how many chunks were last verified through the Python reference.
-    """
-    sums = ("planned", "docs", "quarantined", "adopted", "mismatches")
-    group: dict[str, Any] = {"_id": "$state", "chunks": {"$sum": 1}}
-    group |= {name: {"$sum": f"${name}"} for name in sums}
-    group["independent"] = {"$sum": {"$cond": ["$independent", 1, 0]}}
-    rows = ledger["chunks"].aggregate([{"$match": {"run": run}}, {"$group": group}])
-    return {row.pop("_id"): row for row in rows}
-
-
-def parts_written(ledger: Ledger, run: str) -> dict[str, int]:
-    """How many documents each target has got from the run's applied chunks."""
-    rows = ledger["chunks"].aggregate(
-        [
-            {"$match": {"run": run, "state": {"$in": ["migrated", "verified"]}}},
-            {"$project": {"parts": {"$objectToArray": "$parts"}}},
-            {"$unwind": "$parts"},
-            {"$group": {"_id": "$parts.k", "count": {"$sum": "$parts.v"}}},
-        ]
-    )
-    return {row["_id"]: row["count"] for row in rows}
-
-
-def recent_docs(ledger: Ledger, run: str, within: timedelta) -> int:
-    """Documents of the chunks that were migrated within the last while."""
-    since = {"run": run, "finished": {"$gte": now() - within}}
-    rows = ledger["chunks"].aggregate(
-        [{"$match": since}, {"$group": {"_id": None, "docs": {"$sum": "$docs"}}}]
-    )
-    return sum(row["docs"] for row in rows)
-
-
-def failures(ledger: Ledger, run: str, *, limit: int = 5) -> list[Chunk]:
-    """The first chunks that failed or could not be verified, with their errors."""
-    found = ledger["chunks"].find({"run": run, "$or": _UNWELL})
-    return [_chunk(row) for row in found.sort("n", 1).limit(limit)]

@@ -19,10 +19,12 @@ from mongosplit.errors import Failed, FenceBusy
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.mongo import Client, Session
 
+WORKS = ("migrate", "verify", "rollback")
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One worker's hold on a chunk, for one kind of work (`migrate`, `verify`)."""
+    """One worker's hold on a chunk, for one kind of work (one of `WORKS`)."""
 
     work: str
     run: str
@@ -78,6 +80,8 @@ def claimed(
         ending = {"$set": {"attempts": 0}}
     except FenceBusy:
         _take_back(ledger, work, run, n)
+        # The fence is one for every kind of work, and its holder may have died at another.
+        end_dead(ledger, client, others_of_chunk(ledger, work, run, n), attempt.is_dead)
         raise
     finally:
         _release(ledger, work, run, n, mine, ending)
@@ -143,6 +147,19 @@ def forget_attempts(ledger: Ledger, run: str, numbers: Iterable[int], *, work: s
     """Count the attempts of these chunks from nothing again: an operator asked for another try."""
     ids = [_key(work, run, n) for n in numbers]
     ledger["claims"].update_many({"_id": {"$in": ids}}, {"$set": {"attempts": 0}})
+
+
+def others_of_chunk(ledger: Ledger, work: str, run: str, n: int) -> list[Claim]:
+    """The claims on a chunk for every other kind of work."""
+    keys = [_key(other, run, n) for other in WORKS if other != work]
+    rows = ledger["claims"].find({"_id": {"$in": keys}})
+    return [claim for row in rows for claim in _claims(row)]
+
+
+def working(ledger: Ledger, run: str, works: Iterable[str], dead: Dead) -> list[Claim]:
+    """The claims of living workers that are at work on the run."""
+    found = (claim for work in works for claim in of_run(ledger, run, work=work)[0])
+    return [claim for claim in found if not dead(claim)]
 
 
 def of_run(ledger: Ledger, run: str, *, work: str) -> tuple[list[Claim], set[int]]:

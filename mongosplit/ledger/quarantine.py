@@ -1,4 +1,8 @@
-"""Quarantine and kept in the ledger: documents that cannot be split, and pre-images saved."""
+"""Quarantine in the ledger: documents that cannot be split, with the reason, by chunk.
+
+A document that somebody has released stays in quarantine, and stays released for as long as it is
+bad: while it is tried again, and while its chunk is rolled back.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import bson
 from bson.raw_bson import RawBSONDocument
 
 from mongosplit import raw
 from mongosplit.errors import DocumentError
+from mongosplit.keyspace import Bracket
 from mongosplit.ledger.book import Ledger, now
-from mongosplit.mongo import Data, Session, raw_documents
+from mongosplit.mongo import Session, raw_documents
 from mongosplit.raw import Value
+
+_NUMBERS = ("int", "long", "double", "decimal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +33,67 @@ class Bad:
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption:
-    """A document of the application that becomes a user's part: where, its pre-image, whose."""
+class Which:
+    """Which documents in quarantine are meant: those with these ids, of this reason, or all."""
 
-    collection: str
-    owner: str
-    document_id: Value
-    before: bytes
+    ids: tuple[Any, ...] | None = None
+    reason: str | None = None
+
+    def query(self, run: str) -> dict[str, Any]:
+        """The filter for their rows."""
+        found: dict[str, Any] = {"run": run}
+        if self.reason is not None:
+            found["reason"] = self.reason
+        if self.ids is not None:
+            # As literals: an _id may be a document that would read as an operator.
+            found["$expr"] = {"$in": ["$source_id", {"$literal": list(self.ids)}]}
+        return found
+
+
+ALL = Which()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A document in quarantine: its id as the source has it, and what is known about it."""
+
     source_id: Value
+    facts: dict[str, Any]
 
 
 def replace(
     ledger: Ledger, session: Session, run: str, chunk: int, bad: Sequence[Bad], attempts: int
 ) -> None:
-    """Make these documents the chunk's quarantine, in the chunk's own transaction."""
-    ledger["quarantine"].delete_many({"run": run, "chunk": chunk}, session=session)
+    """Make these documents the chunk's quarantine, in the chunk's own transaction.
+
+    Those that were released before stay so.
+    """
+    keys = [_key(run, found.source_id) for found in bad]
+    released = _releases(ledger, session, keys)
+    gone = {"$or": [{"run": run, "chunk": chunk}, {"_id": {"$in": keys}}]}
+    ledger["quarantine"].delete_many(gone, session=session)
     if bad:
-        rows = [_quarantine_row(run, chunk, found, attempts) for found in bad]
+        rows = [
+            _quarantine_row(key, run, chunk, found, attempts, released.get(key))
+            for key, found in zip(keys, bad, strict=True)
+        ]
         ledger["quarantine"].insert_many(rows, ordered=False, session=session)
 
 
-def _quarantine_row(run: str, chunk: int, bad: Bad, attempts: int) -> Any:
-    digest = hashlib.sha256(bytes((bad.source_id.kind,)) + bad.source_id.data).hexdigest()
+def _key(run: str, source_id: Value) -> str:
+    digest = hashlib.sha256(bytes((source_id.kind,)) + source_id.data).hexdigest()
+    return f"{run}:{digest[:40]}"
+
+
+def _releases(ledger: Ledger, session: Session, keys: Sequence[str]) -> dict[str, Any]:
+    query = {"_id": {"$in": list(keys)}, "released": {"$exists": True}}
+    found = ledger["quarantine"].find(query, {"released": 1}, session=session) if keys else ()
+    return {row["_id"]: row["released"] for row in found}
+
+
+def _quarantine_row(
+    key: str, run: str, chunk: int, bad: Bad, attempts: int, released: dict[str, Any] | None
+) -> Any:
     facts = {
         "run": run,
         "chunk": chunk,
@@ -56,8 +103,9 @@ def _quarantine_row(run: str, chunk: int, bad: Bad, attempts: int) -> Any:
         "message": str(bad.error),
         "attempts": attempts,
         "at": now(),
+        **({} if released is None else {"released": released}),
     }
-    fields = [("_id", raw.encode(f"{run}:{digest[:40]}")), ("source_id", bad.source_id)]
+    fields = [("_id", raw.encode(key)), ("source_id", bad.source_id)]
     fields += [(name, raw.encode(value)) for name, value in facts.items()]
     return RawBSONDocument(raw.build(fields))
 
@@ -80,57 +128,81 @@ def by_reason(ledger: Ledger, run: str) -> list[dict[str, Any]]:
     return [{**row["_id"], "count": row["count"]} for row in rows]
 
 
-def adopt(data: Data, session: Session, adoption: Adoption) -> None:
-    """Make the application's document the user's part: its owner is set, its own values stand."""
-    filter_ = raw.build([("_id", adoption.document_id)])
-    owner = raw.build([(adoption.owner, adoption.source_id)])
-    data[adoption.collection].update_one(
-        RawBSONDocument(filter_), {"$set": RawBSONDocument(owner)}, session=session
-    )
-
-
-def listed(ledger: Ledger, run: str, *, limit: int) -> list[dict[str, Any]]:
-    """The documents in quarantine: `source_id`, `chunk`, `reason`, `path`, `message`, `target`."""
+def listed(ledger: Ledger, run: str, *, which: Which = ALL, limit: int) -> list[dict[str, Any]]:
+    """The documents in quarantine: `source_id`, `chunk`, `reason`, `path`, `message`, `target`,
+    `attempts`, `at`, and `released` where somebody has released it.
+    """
     names = ("source_id", "chunk", "reason", "path", "message", "target", "attempts", "at")
-    keep = {"_id": 0, **dict.fromkeys(names, 1)}
-    found = ledger["quarantine"].find({"run": run}, keep).sort([("chunk", 1), ("_id", 1)])
+    keep = {"_id": 0, **dict.fromkeys((*names, "released"), 1)}
+    found = ledger["quarantine"].find(which.query(run), keep).sort([("chunk", 1), ("_id", 1)])
     return list(found.limit(limit))
 
 
-def keep_adopted(
-    ledger: Ledger, session: Session, run: str, chunk: int, adoptions: Sequence[Adoption]
-) -> None:
-    """Save the pre-images of adopted documents, in the chunk's own transaction."""
-    if adoptions:
-        rows = [_kept_row(run, chunk, adoption) for adoption in adoptions]
-        ledger["kept"].insert_many(rows, session=session)
-
-
-def _kept_row(run: str, chunk: int, adoption: Adoption) -> Any:
-    facts = {"run": run, "chunk": chunk, "collection": adoption.collection, "reason": "adopted"}
-    fields = [(name, raw.encode(value)) for name, value in facts.items()]
-    fields += [
-        ("document_id", adoption.document_id),
-        ("source_id", adoption.source_id),
-        ("at", raw.encode(now())),
-        ("document", Value(3, adoption.before)),
-    ]
-    return RawBSONDocument(raw.build([("_id", raw.encode(_kept_id(run, adoption))), *fields]))
-
-
-def _kept_id(run: str, adoption: Adoption) -> str:
-    where = adoption.document_id
-    digest = hashlib.sha256(bytes((where.kind,)) + where.data).hexdigest()
-    return f"{run}:{adoption.collection}:{digest[:40]}"
-
-
-def adopted(
-    ledger: Ledger, run: str, chunk: int, *, session: Session | None = None
-) -> Iterator[tuple[str, Value, Value]]:
-    """The chunk's adoptions: collection, id of the document, id of the user."""
-    found = ledger["kept"].find_raw_batches(
-        {"run": run, "chunk": chunk, "reason": "adopted"}, session=session
+def rows(
+    ledger: Ledger, run: str, which: Which = ALL, *, session: Session | None = None
+) -> Iterator[Row]:
+    """The documents in quarantine by chunk, one after the other; the facts are as in `listed`."""
+    found = ledger["quarantine"].find_raw_batches(
+        which.query(run), sort=[("chunk", 1)], session=session
     )
+    options = ledger.database.codec_options
     for row in raw_documents(found):
         fields = dict(raw.elements(row))
-        yield fields["collection"].decode(), fields["document_id"], fields["source_id"]
+        source_id = fields.pop("source_id")
+        yield Row(source_id, bson.decode(raw.build(fields.items()), options))
+
+
+def count(ledger: Ledger, run: str, which: Which = ALL) -> int:
+    """How many documents are in quarantine."""
+    return ledger["quarantine"].count_documents(which.query(run))
+
+
+def chunks_of(ledger: Ledger, run: str, which: Which) -> list[int]:
+    """The numbers of the chunks that hold them, in order."""
+    found = ledger["quarantine"].distinct("chunk", which.query(run))
+    return sorted(int(n) for n in found)
+
+
+def types(ledger: Ledger, run: str) -> set[Bracket]:
+    """The types of the ids in quarantine, those without ranges among them."""
+    group = {"$group": {"_id": {"$type": "$source_id"}}}
+    found = {
+        row["_id"] for row in ledger["quarantine"].aggregate([{"$match": {"run": run}}, group])
+    }
+    plain = {Bracket(name) for name in found if name in set(Bracket)}
+    return plain | ({Bracket.NUMBER, Bracket.NAN} if found & set(_NUMBERS) else set())
+
+
+def release(ledger: Ledger, run: str, which: Which, *, actor: str, because: str) -> int:
+    """Accept that these documents stay unsplit; returns how many were not released before."""
+    told = {"actor": actor, "at": now(), "because": because}
+    query = {**which.query(run), "released": {"$exists": False}}
+    return ledger["quarantine"].update_many(query, {"$set": {"released": told}}).modified_count
+
+
+def take_back(ledger: Ledger, run: str, which: Which) -> int:
+    """Take the release of these documents back; returns how many were released."""
+    query = {**which.query(run), "released": {"$exists": True}}
+    return ledger["quarantine"].update_many(query, {"$unset": {"released": ""}}).modified_count
+
+
+def clear(ledger: Ledger, session: Session, run: str, chunk: int) -> None:
+    """Take the chunk's quarantine away: it is not applied, so nothing is in its way.
+
+    What was released is set aside, for when the chunk is migrated again.
+    """
+    # A document that became good since the last rollback is no longer released.
+    aside = {"run": None, "rolled_back": run, "chunk": chunk}
+    ledger["quarantine"].delete_many(aside, session=session)
+    there = {"run": run, "chunk": chunk}
+    ledger["quarantine"].update_many(
+        {**there, "released": {"$exists": True}},
+        {"$rename": {"run": "rolled_back"}},
+        session=session,
+    )
+    ledger["quarantine"].delete_many(there, session=session)
+
+
+def released(ledger: Ledger, run: str, which: Which = ALL) -> int:
+    """How many documents somebody has accepted to stay unsplit."""
+    return ledger["quarantine"].count_documents({**which.query(run), "released": {"$exists": True}})

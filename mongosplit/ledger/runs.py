@@ -1,21 +1,19 @@
-"""Runs in the ledger: begin, find, change state by compare-and-set, hold the driver's lease."""
+"""Runs in the ledger: begin, find, change state by compare-and-set; each change is told."""
 
 from __future__ import annotations
 
-import time
-from datetime import datetime, timedelta
+import functools
+from datetime import timedelta
 from typing import Any
 
 from pymongo import DESCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from mongosplit.errors import IllegalTransition, LeaseHeld, Refused, UsageError
-from mongosplit.ledger import chunks
+from mongosplit.errors import IllegalTransition, Refused, UsageError
+from mongosplit.ledger import audit, leases, plans
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.model import FINISHED, Run, RunState, sources_of
-
-LEASE_SECONDS = 15
-"""How long a driver or a planner that died keeps others out."""
+from mongosplit.mongo import Session
 
 _STAMPED = {
     RunState.RUNNING: "started",
@@ -41,6 +39,12 @@ def _run(row: dict[str, Any]) -> Run:
         verified=row.get("verified"),
         provisioned=row.get("provisioned", []),
         verification=row.get("verification", 0),
+        requested=row.get("requested", 0),
+        selection=row.get("selection"),
+        asked=row.get("asked", {}),
+        resting=row.get("resting", False),
+        on_change=row.get("on_change", "keep"),
+        drill=row.get("drill"),
     )
 
 
@@ -67,12 +71,18 @@ def begin(ledger: Ledger, *, name: str, facts: dict[str, Any], holder: str) -> R
             **facts,
         }
         try:
-            ledger["runs"].insert_one(row)
+            ledger.together(functools.partial(_insert, ledger, row))
         except DuplicateKeyError:
             _refuse_second(ledger, facts["source"])
             continue  # the number was taken by a run of another source meanwhile
-        hold(ledger, row["_id"], holder)
+        leases.hold(ledger, row["_id"], holder)
         return _run(row)
+
+
+def _insert(ledger: Ledger, row: dict[str, Any], session: Session) -> None:
+    ledger["runs"].insert_one(row, session=session)
+    told = {"to": row["state"], "migration": row["migration"], "source": row["source"]}
+    audit.say(ledger, "run", actor=row["actor"], run=row["_id"], session=session, facts=told)
 
 
 def _refuse_second(ledger: Ledger, source: str) -> None:
@@ -86,17 +96,17 @@ def _refuse_second(ledger: Ledger, source: str) -> None:
 
 def _give_up_interrupted(ledger: Ledger, source: str) -> None:
     """Cancel a planning whose planner no longer holds its lease; its chunks are not a plan."""
-    row = ledger["runs"].find_one_and_update(
-        {
-            "source": source,
-            "state": RunState.PLANNING.value,
-            "$expr": {"$lt": [{"$ifNull": ["$lease.until", "$created"]}, "$$NOW"]},
-            "created": {"$lt": now() - timedelta(seconds=1)},
-        },
-        {"$set": {"state": RunState.CANCELLED.value, "unfinished": False}},
-    )
+    broken_off = {
+        "source": source,
+        "state": RunState.PLANNING.value,
+        "$expr": {"$lt": [{"$ifNull": ["$lease.until", "$created"]}, "$$NOW"]},
+        "created": {"$lt": now() - timedelta(seconds=1)},
+    }
+    asked = {"actor": "", "at": now(), "why": "its planning was broken off"}
+    changes = {"state": RunState.CANCELLED.value, "unfinished": False, "asked": asked}
+    row = ledger.together(lambda session: _change(ledger, session, broken_off, changes))
     if row is not None:
-        chunks.discard_plan(ledger, row["_id"])
+        plans.discard_plan(ledger, row["_id"])
 
 
 def get(ledger: Ledger, run_id: str) -> Run:
@@ -151,33 +161,61 @@ def _known(ledger: Ledger) -> str:
     return f"there are: {', '.join(ids)}" if ids else "make one: mongosplit plan users"
 
 
-def move(ledger: Ledger, run_id: str, to: RunState, **facts: Any) -> Run:
+def move(
+    ledger: Ledger,
+    run_id: str,
+    to: RunState,
+    *,
+    actor: str = "",
+    why: str = "",
+    **facts: Any,
+) -> Run:
     """Change the run's state by compare-and-set; moving to where it already is changes nothing.
+
+    `actor` and `why` are kept with the state: who asked, or what brought it about.
 
     Raises:
         IllegalTransition: the run is in no state from which an arrow leads to `to`.
+        Refused: the source has another unfinished run meanwhile.
     """
-    changes: dict[str, Any] = {"state": to.value, "unfinished": to not in FINISHED, **facts}
+    before = get(ledger, run_id)
+    asked = {"actor": actor or before.actor, "at": now(), "why": why}
+    changes: dict[str, Any] = {"state": to.value, "unfinished": to not in FINISHED, "asked": asked}
+    changes["resting"] = False
     stamp = _STAMPED.get(to)
     # The first time counts: a later verification does not make the run longer.
-    if stamp is not None and getattr(get(ledger, run_id), stamp) is None:
+    if stamp is not None and getattr(before, stamp) is None:
         changes[stamp] = now()
     if to is RunState.RUNNING:
         changes = {**_UNSET, **changes}
-    row = ledger["runs"].find_one_and_update(
-        {"_id": run_id, "state": {"$in": [state.value for state in sources_of(to)]}},
-        {"$set": changes},
-        return_document=ReturnDocument.AFTER,
-    )
+    query = {"_id": run_id, "state": {"$in": [state.value for state in sources_of(to)]}}
+    try:
+        row = ledger.together(lambda session: _change(ledger, session, query, changes | facts))
+    except DuplicateKeyError:
+        _refuse_second(ledger, before.source)
+        raise
     if row is not None:
         return _run(row)
     present = get(ledger, run_id)
     if present.state is to:
         return present
     raise IllegalTransition(
-        f"run {run_id} is {present.state} and cannot become {to}",
+        f"run {run_id} is {present.state_words} and cannot become {to.replace('_', ' ')}",
         hint=f"mongosplit status {run_id}",
     )
+
+
+def _change(
+    ledger: Ledger, session: Session, query: dict[str, Any], changes: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Change the run that the query finds and tell it; the row as it is now, None without one."""
+    before = ledger["runs"].find_one_and_update(query, {"$set": changes}, session=session)
+    if before is None:
+        return None
+    asked = changes["asked"]
+    told = {"from": before["state"], "to": changes["state"], "why": asked["why"]}
+    audit.say(ledger, "run", actor=asked["actor"], run=before["_id"], session=session, facts=told)
+    return {**before, **changes}
 
 
 def note(ledger: Ledger, run_id: str, **facts: Any) -> None:
@@ -185,59 +223,11 @@ def note(ledger: Ledger, run_id: str, **facts: Any) -> None:
     ledger["runs"].update_one({"_id": run_id}, {"$set": facts})
 
 
-def next_verification(ledger: Ledger, run_id: str) -> int:
-    """A new number for one verification of the whole run."""
+def next_verification(ledger: Ledger, run_id: str, *, requested: bool = False) -> int:
+    """A new number for one verification of the whole run; `requested` ones go on in a pause."""
+    raised = {"$add": [{"$ifNull": ["$verification", 0]}, 1]}
+    change = {"verification": raised} | ({"requested": raised} if requested else {})
     row = ledger["runs"].find_one_and_update(
-        {"_id": run_id}, {"$inc": {"verification": 1}}, return_document=ReturnDocument.AFTER
+        {"_id": run_id}, [{"$set": change}], return_document=ReturnDocument.AFTER
     )
     return int(row["verification"]) if row else 0
-
-
-def hold(ledger: Ledger, run_id: str, holder: str, *, seconds: int = LEASE_SECONDS) -> None:
-    """Take or prolong the lease on a run, by the server's clock.
-
-    Raises:
-        LeaseHeld: somebody else holds it.
-    """
-    until = {"$dateAdd": {"startDate": "$$NOW", "unit": "second", "amount": seconds}}
-    free = {"$or": [{"$eq": ["$lease.holder", holder]}, {"$lt": ["$lease.until", "$$NOW"]}]}
-    row = ledger["runs"].find_one_and_update(
-        {"_id": run_id, "$or": [{"lease": None}, {"$expr": free}]},
-        [{"$set": {"lease": {"holder": holder, "until": until}}}],
-    )
-    if row is None:
-        held = (ledger["runs"].find_one({"_id": run_id}) or {}).get("lease") or {}
-        raise LeaseHeld(
-            f"run {run_id} is being driven by {held.get('holder', 'somebody else')}",
-            hint=f"watch it: mongosplit status {run_id} --watch",
-        )
-
-
-def hold_when_free(ledger: Ledger, run_id: str, holder: str) -> None:
-    """Take the lease; if a holder that no longer renews it has it, wait until it runs out.
-
-    Raises:
-        LeaseHeld: the holder lives: it renewed the lease while we looked.
-    """
-    seen = _lease_end(ledger, run_id)
-    deadline = time.monotonic() + LEASE_SECONDS + 5
-    while True:
-        try:
-            hold(ledger, run_id, holder)
-        except LeaseHeld:
-            if _lease_end(ledger, run_id) != seen or time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-        else:
-            return
-
-
-def _lease_end(ledger: Ledger, run_id: str) -> datetime | None:
-    row = ledger["runs"].find_one({"_id": run_id}, {"lease": 1}) or {}
-    end: datetime | None = (row.get("lease") or {}).get("until")
-    return end
-
-
-def let_go(ledger: Ledger, run_id: str, holder: str) -> None:
-    """Give the lease back; if it is no longer ours nothing happens."""
-    ledger["runs"].update_one({"_id": run_id, "lease.holder": holder}, {"$set": {"lease": None}})

@@ -46,6 +46,12 @@ def close(ledger: Ledger, run: str, n: int, by: str) -> Wave | None:
     return None if row is None else _wave(row)
 
 
+def close_all(ledger: Ledger, run: str, by: str) -> None:
+    """Close every open wave: what is pending in them goes out again in others."""
+    closed = {"state": "closed", "closed": now(), "closed_by": by}
+    ledger["waves"].update_many({"run": run, "state": "open"}, {"$set": closed})
+
+
 def get(ledger: Ledger, run: str, n: int) -> Wave | None:
     """The wave of that number."""
     row = ledger["waves"].find_one({"_id": {"run": run, "n": n}})

@@ -11,7 +11,7 @@ from mongosplit import plan
 from mongosplit.derive import WHOLE_CHUNK, by_pipeline
 from mongosplit.errors import Failed
 from mongosplit.keyspace import union_query
-from mongosplit.ledger import chunks
+from mongosplit.ledger import plans
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt
 from mongosplit.migrate import migrate_chunk
@@ -103,11 +103,11 @@ def plan_chunks(at: OpenRun, _: Share) -> Work:
     size = int(at.run.options["chunk_size"])
     names = [f"{at.run.id}-planned-{number}" for number in range(WALKS)]
     for name in names:
-        chunks.discard_plan(at.ledger, name)
+        plans.discard_plan(at.ledger, name)
 
     def work() -> int:
         return sum(
-            chunks.write_plan(at.ledger, name, plan.walk(at.source, chunk_size=size))["docs"]
+            plans.write_plan(at.ledger, name, plan.walk(at.source, chunk_size=size))["docs"]
             for name in names
         )
 

@@ -168,7 +168,7 @@ class Stage:
         if run is None:
             raise Failed("the plan of the benchmark made no run")
         opened = open_run(self.client, self.ledger, run.id, holder=self.settings.actor)
-        planning.begin_running(opened)
+        planning.begin_running(opened, None, actor=self.settings.actor, why="a benchmark")
         if not validators:
             for name in targets:
                 self.data.command("collMod", name, validator={})

@@ -127,7 +127,12 @@ def test_a_second_plan_of_a_source_with_an_unfinished_run_is_refused(typed: Type
     ("line", "code", "sentence", "hint"),
     [
         ("verify", 3, "users-1 is planned: nothing is migrated yet", "mongosplit start users"),
-        ("retry --yes", 3, "no chunk of users-1 has failed", "mongosplit status users-1"),
+        (
+            "retry --yes",
+            3,
+            "users-1 is planned: nothing can be tried again now",
+            "mongosplit status users-1",
+        ),
         ("status users-2", 2, 'there is no run of "users-2" in this ledger', "there are: users-1"),
     ],
 )

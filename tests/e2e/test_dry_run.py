@@ -20,7 +20,7 @@ Client = MongoClient[dict[str, Any]]
 
 READS = {
     *("hello", "isMaster", "ping", "buildinfo", "endSessions"),
-    *("find", "getMore", "killCursors", "count", "aggregate"),
+    *("find", "getMore", "killCursors", "count", "aggregate", "distinct"),
     *("listCollections", "listIndexes"),
 }
 WRITING_STAGES = {"$out", "$merge"}

@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from mongosplit.ledger import runs
+from mongosplit.ledger import leases, runs
 from mongosplit.ledger.book import Ledger
 from ops.seed import seed
 from tests.conditions import until
@@ -104,9 +104,9 @@ def held_by(holder: str, ledger: Ledger) -> Iterator[None]:
 
     def renew() -> None:
         while not done.wait(0.1):
-            runs.hold(ledger, "users-1", holder)
+            leases.hold(ledger, "users-1", holder)
 
-    runs.hold(ledger, "users-1", holder)
+    leases.hold(ledger, "users-1", holder)
     renewing = Thread(target=renew)
     renewing.start()
     try:

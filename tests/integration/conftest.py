@@ -16,7 +16,7 @@ from pymongo.database import Database
 
 from mongosplit import migrate, pipelines, plan, provision, verify
 from mongosplit.keyspace import Bracket, Range
-from mongosplit.ledger import chunks, mismatches, quarantine, runs
+from mongosplit.ledger import chunks, leases, mismatches, plans, quarantine, runs
 from mongosplit.ledger.book import Ledger
 from mongosplit.ledger.claims import Attempt
 from mongosplit.model import ChunkState, Outcome, Run, RunState
@@ -90,7 +90,7 @@ def facts(database: Database[Document]) -> Document:
 def planning(ledger: Ledger, facts: Document) -> Run:
     """A run in planning, with one chunk."""
     run = runs.begin(ledger, name="users", facts=facts, holder=PLANNER)
-    chunks.write_plan(ledger, run.id, [plan.PlannedChunk(1, (Range(Bracket.STRING),), 5)])
+    plans.write_plan(ledger, run.id, [plan.PlannedChunk(1, (Range(Bracket.STRING),), 5)])
     return run
 
 
@@ -101,9 +101,9 @@ def begin(client: Client, database: Database[Document], ledger: Ledger, facts: D
     def begun(documents: Iterable[Document], *, chunk_size: int = 100) -> OpenRun:
         database.users.insert_many(list(documents))
         run = runs.begin(ledger, name="users", facts=facts, holder=PLANNER)
-        chunks.write_plan(ledger, run.id, plan.walk(database.users, chunk_size=chunk_size))
+        plans.write_plan(ledger, run.id, plan.walk(database.users, chunk_size=chunk_size))
         runs.move(ledger, run.id, RunState.PLANNED)
-        runs.let_go(ledger, run.id, PLANNER)
+        leases.let_go(ledger, run.id, PLANNER)
         made = provision.provision(database, migration)
         run = runs.move(ledger, run.id, RunState.RUNNING, provisioned=made)
         return OpenRun(client, ledger, run, migration)

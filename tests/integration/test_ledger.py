@@ -14,7 +14,7 @@ from mongosplit.errors import (
     MongosplitError,
 )
 from mongosplit.keyspace import Bracket, Range
-from mongosplit.ledger import chunks, mismatches, quarantine, waves
+from mongosplit.ledger import asks, chunks, mismatches, plans, quarantine, tally, waves
 from mongosplit.ledger.book import INDEXES, Ledger
 from mongosplit.ledger.mismatches import KEPT, Mismatch
 from mongosplit.ledger.quarantine import Bad
@@ -28,7 +28,7 @@ ODD = Value(2, b"\x03\x00\x00\x00\xff\xfe\x00")
 
 
 def one_chunk(ledger: Ledger, run: str) -> None:
-    chunks.write_plan(ledger, run, [plan.PlannedChunk(1, (Range(Bracket.STRING),), 5)])
+    plans.write_plan(ledger, run, [plan.PlannedChunk(1, (Range(Bracket.STRING),), 5)])
 
 
 def test_a_ledger_may_be_prepared_by_many_at_once_and_again(client: Client, ledger: Ledger) -> None:
@@ -48,7 +48,7 @@ def test_every_arrow_of_a_chunk_works_and_every_other_is_refused(
 
         def change(session: Any, to: ChunkState = after) -> None:
             chunk = chunks.take_fence(ledger, session, planning.id, 1)
-            chunks.record(ledger, session, chunk, to, {"docs": 3})
+            chunks.record(ledger, session, chunk, to, {"docs": 3}, actor="w1", told={})
 
         with client.start_session() as session:
             if (before, after) in CHUNK_ARROWS:
@@ -67,13 +67,14 @@ def test_only_a_pending_chunk_fails_and_only_a_failed_one_is_reopened(
     ledger: Ledger, planning: Run, state: ChunkState
 ) -> None:
     ledger["chunks"].update_one({}, {"$set": {"state": state}})
-    failed = chunks.fail(ledger, planning.id, 1, {"class": "Failed", "sentence": "it did not work"})
+    error = {"class": "Failed", "sentence": "it did not work"}
+    failed = chunks.fail(ledger, planning.id, 1, error, actor="w1")
     assert failed == (state is ChunkState.PENDING)
-    listed = [found.error for found in chunks.failures(ledger, planning.id)]
+    listed = [found.error for found in tally.failures(ledger, planning.id)]
     assert (listed == [{"class": "Failed", "sentence": "it did not work"}]) == failed
     fence = chunks.get(ledger, planning.id, 1).fence
     assert fence == int(failed)
-    reopened = chunks.reopen_failed(ledger, planning.id)
+    reopened = asks.reopen(ledger, planning.id, ChunkState.FAILED, {}, actor="an operator")
     assert reopened == int(failed or state is ChunkState.FAILED)
     chunk = chunks.get(ledger, planning.id, 1)
     assert (chunk.state, chunk.error) == (ChunkState.PENDING if reopened else state, None)
@@ -84,11 +85,11 @@ def test_what_could_not_be_verified_is_unchecked_again_by_a_retry(
     ledger: Ledger, planning: Run
 ) -> None:
     error = {"class": "Failed", "sentence": "no"}
-    chunks.not_checked(ledger, planning.id, 1, 1, error)
-    assert chunks.unwell(ledger, planning.id) == [1]
+    chunks.not_checked(ledger, planning.id, 1, 1, error, actor="w1")
+    assert chunks.numbers(ledger, planning.id, tally.UNWELL) == [1]
     assert chunks.numbers(ledger, planning.id, chunks.unchecked(1)) == []
-    assert chunks.reopen_failed(ledger, planning.id) == 0
-    assert chunks.unwell(ledger, planning.id) == []
+    assert asks.recheck(ledger, planning.id, {}, actor="an operator") == 1
+    assert chunks.numbers(ledger, planning.id, tally.UNWELL) == []
     assert chunks.numbers(ledger, planning.id, chunks.unchecked(1)) == [1]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mongosplit import reference
 from mongosplit.errors import FenceBusy, MongosplitError, TransientError
-from mongosplit.ledger import chunks, claims
+from mongosplit.ledger import claims, tally
 from mongosplit.ledger.book import now
 from mongosplit.migrate import WORK
 from mongosplit.model import ChunkState
@@ -72,7 +72,7 @@ def test_a_chunk_moves_whole_and_its_row_says_what_was_done(begin: Begin) -> Non
     assert row["milliseconds"] >= 0
     assert now() - row["finished"] < timedelta(minutes=1)
     assert claims.of_run(at.ledger, at.run.id, work=WORK) == ([], set())
-    assert chunks.parts_written(at.ledger, at.run.id) == row["parts"]
+    assert tally.parts_written(at.ledger, at.run.id) == row["parts"]
 
 
 def test_every_chunk_moves_and_the_source_is_left_as_it_was(begin: Begin) -> None:
@@ -86,8 +86,9 @@ def test_every_chunk_moves_and_the_source_is_left_as_it_was(begin: Begin) -> Non
 def test_parts_and_ledger_row_are_written_in_one_transaction(begin: Begin, client: Client) -> None:
     at = begin(users(2))
     migrated(at)
-    touched = {f"{at.data.name}.{name}" for name in TARGETS} | {f"{at.ledger.database.name}.chunks"}
-    found = client.local["oplog.rs"].find({"o.applyOps.ns": {"$in": list(touched)}, "op": "c"})
+    touched = {f"{at.data.name}.{name}" for name in TARGETS}
+    touched |= {f"{at.ledger.database.name}.{name}" for name in ("chunks", "outbox")}
+    found = client.local["oplog.rs"].find({"o.applyOps.ns": f"{at.data.name}.vendors", "op": "c"})
     together = [{op["ns"] for op in entry["o"]["applyOps"]} for entry in found]
     assert together == [touched]
 

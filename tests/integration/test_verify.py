@@ -16,7 +16,7 @@ from pymongo.database import Database
 from pymongo.monitoring import CommandListener
 
 from mongosplit.errors import TransientError
-from mongosplit.ledger import chunks, claims
+from mongosplit.ledger import chunks, claims, tally
 from mongosplit.ledger.book import Ledger
 from mongosplit.model import ChunkState
 from mongosplit.open_run import OpenRun
@@ -146,7 +146,7 @@ def test_what_was_migrated_is_verified(at: OpenRun, independent: bool) -> None:
     assert (ledger_row(at)["checked"], ledger_row(at)["mismatches"]) == (1, 0)
     assert verified_all(at, independent=independent) == 0
     assert {name: stored(at, name) for name in TARGETS} == before
-    assert set(chunks.totals(at.ledger, at.run.id)) == {"verified"}
+    assert set(tally.totals(at.ledger, at.run.id)) == {"verified"}
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -165,7 +165,7 @@ def test_each_damage_is_found_exactly_and_gone_when_it_is_mended(at: OpenRun, ki
         unchecked(at.data[name]).delete_many({})
         at.data[name].insert_many([bson.decode(document) for document in documents])
     assert (verified_all(at, number=4), found(at)) == (0, set())
-    assert set(chunks.totals(at.ledger, at.run.id)) == {"verified"}
+    assert set(tally.totals(at.ledger, at.run.id)) == {"verified"}
 
 
 def test_what_differs_is_listed_without_a_value(at: OpenRun) -> None:

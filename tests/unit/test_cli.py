@@ -30,8 +30,12 @@ EXIT_CODES = {
     errors.TransientError: 1,
     errors.FenceBusy: 1,
 }
-VERBS = ["check", "coverage", "plan", "start", "status", "verify", "retry", "quarantine", "serve"]
-CHANGING = {"plan", "start", "retry"}
+VERBS = ["check", "coverage", "plan", "drill", "start", "status", "pause", "resume", "cancel"]
+VERBS += ["verify", "retry", "rollback", "quarantine", "kept", "history", "serve"]
+CHANGING = {"plan", "drill", "start", "pause", "resume", "cancel", "retry", "rollback"}
+CHANGING |= {"quarantine retry", "quarantine release"}
+LINES = {"quarantine export", "kept export"}
+"""They print JSON Lines, whatever is asked."""
 
 
 @pytest.fixture(autouse=True)
@@ -81,12 +85,14 @@ def test_every_verb_explains_itself(
             assert option.help, f"{line} {option.name}"
 
 
-@pytest.mark.parametrize("line", [line for line in TYPED if line not in {"dev", "quarantine"}])
+@pytest.mark.parametrize(
+    "line", [line for line in TYPED if line not in {"dev", "quarantine", "kept"}]
+)
 def test_every_verb_that_needs_servers_takes_every_setting(line: str) -> None:
     options = {name for option in TYPED[line].params for name in option.opts}
     assert {flag(name) for name in Settings.model_fields} <= options
     assert ("--yes" in options) == (line in CHANGING)
-    assert ("--output" in options) == (line != "serve")
+    assert ("--output" in options) == (line not in LINES | {"serve"})
 
 
 def test_help_and_version_tell_the_exit_codes_and_the_package(

@@ -31,6 +31,8 @@ WRONG = {
     "wave_size": ["0", "5001", "x"],
     "waves_in_flight": ["0", "101", "x"],
     "verify_share": ["-0.1", "1.1", "2", "nan", "half"],
+    "breaker_documents": ["0", "1.1", "nan", "x"],
+    "breaker_chunks": ["0", "1.1", "nan", "x"],
     "max_attempts": ["0", "101", "x"],
     "retry_seconds": ["0", "61", "inf", "x"],
     "server_seconds": ["0", "301", "x"],
@@ -178,6 +180,7 @@ def test_every_setting_has_a_flag_that_is_described_and_passed_on(name: str) -> 
         click.echo(getattr(settings, name))
 
     typed = {"mongo_url": "mongodb://h", "redis_url": "redis://h", "verify_share": "0.5"}
+    typed |= {"breaker_documents": "0.5", "breaker_chunks": "0.5"}
     value = typed.get(name, "7" if Settings.model_fields[name].annotation is not str else "seven")
     said = CliRunner().invoke(verb, [flag(name), value])
     assert said.exit_code == 0, said.output

@@ -1,4 +1,4 @@
-"""The verbs that change something: plan, start, retry, verify, serve."""
+"""The verbs that go over a whole run: plan, verify, serve."""
 
 from __future__ import annotations
 
@@ -7,33 +7,20 @@ import time
 import click
 
 from mongosplit.errors import LeaseHeld, Refused
-from mongosplit.ledger import chunks, claims, runs
+from mongosplit.ledger import audit, runs
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import open_run
 from mongosplit.settings import Settings
-from producer import checks, conclusion, console, status, tables
+from producer import conclusion, console, tables
 from producer.connection import Connection, connected
 from producer.options import (
-    confirm,
     dry_run_flag,
-    local_workers_flag,
     name_argument,
     output_flag,
     settings_flags,
     yes_flag,
 )
-from producer.steering import (
-    DRIVEN,
-    begin,
-    drive_here,
-    let_go,
-    make_plan,
-    say_plan,
-    say_what_is_wrong,
-    sum_up,
-    unfinished,
-    workers,
-)
+from producer.steering import DRIVEN, drive_here, make_plan, say_what_is_wrong
 
 SERVE_SECONDS = 1.0
 
@@ -68,78 +55,6 @@ def plan(
         console.data.print(f"next         [bold]mongosplit start {made.run.migration}[/bold]")
 
 
-@click.command("start")
-@name_argument("MIGRATION|RUN")
-@local_workers_flag
-@click.option("--detach", is_flag=True, help="leave the driving to `mongosplit serve`")
-@yes_flag
-@dry_run_flag
-@output_flag
-@settings_flags
-@click.pass_context
-def start(  # noqa: PLR0917 - one argument for each flag
-    context: click.Context,
-    name: str | None,
-    settings: Settings,
-    local: int,
-    detach: bool,
-    yes: bool,
-    dry_run: bool,
-    output: str,
-) -> None:
-    """Drive the run to verified: plan if there is no plan, migrate, verify, sum up."""
-    spec = name or settings.migration
-    with connected(settings, context.obj) as at:
-        run = unfinished(at, spec)
-        if dry_run:
-            say_plan(at, spec, run, output)
-            return
-        run = run or make_plan(at, spec, yes=yes, dry_run=False, which=checks.PLAN_AND_START).run
-        assert run is not None  # a plan that is not a dry run has entered one
-        opened = begin(at, run, yes=yes)
-        if detach:
-            let_go(at, run)
-            console.say(f"{run.id} is left to `mongosplit serve`")
-            if output == "json":
-                console.print_json(status.facts(at.ledger, opened.run))
-            return
-        with workers(local, at.settings):
-            drive_here(opened, at.settings)
-        verdict = conclusion.conclude(opened)
-        sum_up(at, verdict, output)
-    context.exit(verdict.exit_code)
-
-
-@click.command("retry")
-@name_argument("MIGRATION|RUN")
-@local_workers_flag
-@yes_flag
-@output_flag
-@settings_flags
-@click.pass_context
-def retry(
-    context: click.Context, name: str | None, settings: Settings, local: int, yes: bool, output: str
-) -> None:
-    """Try again what failed or could not be verified, and drive the run on."""
-    with connected(settings, context.obj) as at:
-        opened = at.open(name or settings.migration)
-        failed = chunks.unwell(at.ledger, opened.run.id)
-        if not failed:
-            raise Refused(
-                f"no chunk of {opened.run.id} has failed",
-                hint=f"mongosplit status {opened.run.id}",
-            )
-        confirm(f"try {len(failed):,} failed chunks of {opened.run.id} again?", yes=yes)
-        for work in ("migrate", "verify"):
-            claims.forget_attempts(at.ledger, opened.run.id, failed, work=work)
-        chunks.reopen_failed(at.ledger, opened.run.id)
-        with workers(local, at.settings):
-            drive_here(opened, at.settings)
-        verdict = conclusion.conclude(opened)
-        sum_up(at, verdict, output)
-    context.exit(verdict.exit_code)
-
-
 @click.command("verify")
 @name_argument("MIGRATION|RUN")
 @output_flag
@@ -151,9 +66,10 @@ def verify(context: click.Context, name: str | None, settings: Settings, output:
         opened = at.open(name or settings.migration)
         if opened.run.state in (RunState.PLANNING, RunState.PLANNED):
             raise Refused(
-                f"{opened.run.id} is {opened.run.state}: nothing is migrated yet",
+                f"{opened.run.id} is {opened.run.state_words}: nothing is migrated yet",
                 hint=f"mongosplit start {opened.run.migration}",
             )
+        at.tell("verify", run=opened.run.id)
         with console.counting("verify", "chunks") as move:
             verdict = conclusion.reverify(opened, at.settings, move)
         found = conclusion.found(opened)
@@ -177,9 +93,10 @@ def verify(context: click.Context, name: str | None, settings: Settings, output:
 @settings_flags
 @click.pass_context
 def serve(context: click.Context, settings: Settings) -> None:
-    """Drive every run that was started with --detach, for as long as it lives."""
+    """Drive every run that was left to it (--detach), for as long as it lives."""
     with connected(settings, context.obj) as at:
-        at.ledger.prepare()
+        at.tell("serve")
+        audit.chain(at.ledger)
         console.say("serving: drives every running run; stop with Ctrl-C")
         said: dict[str, str] = {}
         while True:
@@ -199,4 +116,5 @@ def _serve_one(at: Connection, run: Run) -> str:
     except LeaseHeld as held:
         return held.message
     verdict = conclusion.conclude(opened)
-    return f"{verdict.run.state}, {verdict.failed} chunks failed, {verdict.mismatches} mismatches"
+    state, failed = verdict.run.state_words, verdict.failed
+    return f"{state}, {failed} chunks failed, {verdict.mismatches} mismatches"

@@ -1,0 +1,237 @@
+"""rollback_chunk: take the parts of one chunk out again, in one transaction, under its fence.
+
+Steps of the transaction (docs/architecture.md, rollback): take the fence; if nobody asks for it any
+more, do nothing; derive the range in this snapshot and compare; save what the source cannot
+reproduce to `kept`; delete the parts; give adopted documents their pre-image back; record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bson.raw_bson import RawBSONDocument
+
+from mongosplit import derive, raw, standing
+from mongosplit.definition import Target
+from mongosplit.errors import Refused, TransientError
+from mongosplit.keyspace import EXACT_IDS, union_query
+from mongosplit.ledger import chunks, kept, quarantine
+from mongosplit.ledger.book import now
+from mongosplit.ledger.claims import Attempt, claimed
+from mongosplit.ledger.kept import Adoption, Kept
+from mongosplit.model import APPLIED, Chunk, ChunkState, Outcome
+from mongosplit.mongo import Session, explained_chunk, raw_documents, transact
+from mongosplit.open_run import OpenRun
+from mongosplit.pipelines import SIMPLE
+from mongosplit.unique import among
+
+WORK = "rollback"
+ON_CHANGE = ("keep", "fail")
+"""What happens to targets that were changed since: saved before they go, or the chunk stays."""
+
+
+@dataclass(frozen=True)
+class _There:
+    """What stands in one target for the chunk: parts of ours, adopted documents, what changed."""
+
+    target: type[Target]
+    ours: int
+    adopted: list[tuple[Adoption, bytes | None]]
+    changed: list[Kept]
+
+
+def rollback_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
+    """Roll the chunk back if that is asked of it, or report what the ledger says of it.
+
+    Safe to call any number of times, at once, from anywhere.
+
+    Raises:
+        Refused: targets were changed since, and the ask says to leave the chunk then.
+        FenceBusy: another transaction holds the chunk.
+        TransientError: worth another try. Failed: another try will not help.
+    """
+    started = time.monotonic()
+    with explained_chunk(at.run.id, n):
+        chunk = chunks.get(at.ledger, at.run.id, n)
+    if not _wanted(chunk):
+        return Outcome(at.run.id, n, "nothing", chunk.state.value)
+    with (
+        explained_chunk(at.run.id, n),
+        at.client.start_session() as session,
+        claimed(at.ledger, at.client, session, WORK, at.run.id, n, attempt),
+    ):
+        return transact(session, _body(at, n, attempt, started))
+
+
+def _wanted(chunk: Chunk) -> bool:
+    return chunk.undo is not None and chunk.state in APPLIED
+
+
+def _body(at: OpenRun, n: int, attempt: Attempt, started: float) -> Callable[[Session], Outcome]:
+    def in_transaction(session: Session) -> Outcome:
+        chunk = chunks.take_fence(at.ledger, session, at.run.id, n)
+        if chunk.undo is None or chunk.state not in APPLIED:
+            session.abort_transaction()
+            return Outcome(at.run.id, n, "nothing", chunk.state.value)
+        there = _look(at, chunk, session)
+        changed = [found for target in there for found in target.changed]
+        if changed and chunk.undo["on_change"] == "fail":
+            raise _refusal(chunk, changed)
+        _take_out(at, chunk, session, there, changed)
+        milliseconds = int((time.monotonic() - started) * 1000)
+        _record(at, session, chunk, there, attempt, milliseconds)
+        return Outcome(
+            at.run.id,
+            n,
+            "rolled back",
+            ChunkState.ROLLED_BACK.value,
+            docs=chunk.docs,
+            kept=len(changed),
+            milliseconds=milliseconds,
+        )
+
+    return in_transaction
+
+
+def _take_out(
+    at: OpenRun, chunk: Chunk, session: Session, there: list[_There], changed: list[Kept]
+) -> None:
+    kept.save(at.ledger, session, chunk, changed)
+    for found in there:
+        _delete(at, chunk, session, found)
+        for adoption, present in found.adopted:
+            _give_back(at, found.target, adoption, present, session)
+    kept.forget_adoptions(at.ledger, session, at.run.id, chunk.n)
+    quarantine.clear(at.ledger, session, at.run.id, chunk.n)
+
+
+def _record(
+    at: OpenRun,
+    session: Session,
+    chunk: Chunk,
+    there: list[_There],
+    attempt: Attempt,
+    milliseconds: int,
+) -> None:
+    done = {"kept": sum(len(found.changed) for found in there), "milliseconds": milliseconds}
+    nothing = {"docs": 0, "parts": {}, "quarantined": 0, "adopted": 0, "mismatches": 0}
+    facts = {
+        **nothing,
+        **done,
+        "digest": None,
+        "check_error": None,
+        "closed": False,
+        "worker": attempt.worker,
+        "task_id": attempt.task,
+        "finished": now(),
+    }
+    parts = {found.target.collection: found.ours for found in there}
+    told = {**done, "docs": chunk.docs, "parts": parts}
+    to = ChunkState.ROLLED_BACK
+    chunks.record(at.ledger, session, chunk, to, facts, actor=attempt.worker, told=told)
+
+
+def refuse_changed(at: OpenRun, n: int) -> None:
+    """Look whether a rollback of the chunk would take out what the source cannot give back.
+
+    Raises:
+        Refused: it would.
+    """
+    with explained_chunk(at.run.id, n), at.client.start_session(snapshot=True) as session:
+        chunk = chunks.get(at.ledger, at.run.id, n, session=session)
+        there = _look(at, chunk, session) if chunk.state in APPLIED else []
+    changed = [found for target in there for found in target.changed]
+    if changed:
+        raise _refusal(chunk, changed)
+
+
+def _refusal(chunk: Chunk, changed: list[Kept]) -> Refused:
+    where = ", ".join(sorted({found.collection for found in changed}))
+    count = len(changed)
+    said = "1 document was" if count == 1 else f"{count:,} documents were"
+    return Refused(
+        f"chunk {chunk.n} of {chunk.run}: {said} changed in {where} since it was migrated",
+        hint="--on-change keep saves them before they go",
+    )
+
+
+def _look(at: OpenRun, chunk: Chunk, session: Session) -> list[_There]:
+    derived = derive.of_match(at, union_query(chunk.ranges), session)
+    adoptions = list(kept.adoptions(at.ledger, at.run.id, chunk.n, session=session))
+    return [
+        _there(
+            target,
+            derived.parts.get(key, []),
+            list(standing.read(at, target, chunk, session)),
+            [
+                _present(at, one, session)
+                for one in adoptions
+                if one.collection == target.collection
+            ],
+        )
+        for key, target in at.migration.keys.items()
+    ]
+
+
+def _there(
+    target: type[Target],
+    expected: list[bytes],
+    standing_: list[bytes],
+    adopted: list[tuple[Adoption, bytes | None]],
+) -> _There:
+    # An adopted one may stand under its owner's _id, and is the application's all the same.
+    theirs = {one.document_id for one, _ in adopted}
+    ours = [document for document in standing_ if standing.id_of(document) not in theirs]
+    changed = _changed(target, expected, ours)
+    for one, present in adopted:
+        if present is not None and present != one.after():
+            changed.append(Kept(target.collection, one.document_id, present))
+    return _There(target, len(ours), adopted, changed)
+
+
+def _present(at: OpenRun, adoption: Adoption, session: Session) -> tuple[Adoption, bytes | None]:
+    its_id = RawBSONDocument(raw.build([("_id", adoption.document_id)]))
+    cursor = at.data[adoption.collection].find_raw_batches(its_id, session=session)
+    return adoption, next(raw_documents(cursor), None)
+
+
+def _changed(target: type[Target], expected: list[bytes], there: list[bytes]) -> list[Kept]:
+    """What stands there and is not what the source derives to."""
+    if b"".join(expected) == b"".join(there):
+        return []
+    wanted = set(expected)
+    return [
+        Kept(target.collection, standing.id_of(document), document)
+        for document in there
+        if document not in wanted
+    ]
+
+
+def _delete(at: OpenRun, chunk: Chunk, session: Session, there: _There) -> None:
+    query: Any = standing.query(there.target, chunk)
+    if there.adopted:
+        theirs = among("_id", (one.document_id for one, _ in there.adopted))
+        query = {"$and": [query, {"$nor": [theirs]}]}
+    deleted = at.target(there.target).delete_many(query, session=session, collation=SIMPLE)
+    if deleted.deleted_count != there.ours:
+        raise TransientError(f"chunk {chunk.n} of {chunk.run} was touched while it was rolled back")
+
+
+def _give_back(
+    at: OpenRun, target: type[Target], adoption: Adoption, present: bytes | None, session: Session
+) -> None:
+    """Give an adopted document its pre-image back.
+
+    What the application changed since stands: then only the owner is taken from it again. One that
+    the application has deleted stays deleted.
+    """
+    its_id = RawBSONDocument(raw.build([("_id", adoption.document_id)]))
+    if present == adoption.after():
+        # The driver looks into a replacement, which may hold an _id that is not plain.
+        before = RawBSONDocument(adoption.before, EXACT_IDS)
+        at.target(target).replace_one(its_id, before, session=session)
+    elif present is not None and raw.field(present, target.owner) == adoption.source_id:
+        at.target(target).update_one(its_id, adoption.release(), session=session)

@@ -1,0 +1,44 @@
+"""What stands in a target for a chunk: the documents of its range that are a user's own parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mongosplit import raw
+from mongosplit.definition import Target
+from mongosplit.derive import WHOLE_CHUNK
+from mongosplit.keyspace import union_query
+from mongosplit.model import Chunk
+from mongosplit.mongo import Session, raw_documents
+from mongosplit.open_run import OpenRun
+from mongosplit.pipelines import SIMPLE
+from mongosplit.raw import Value
+from mongosplit.schema import ID_TYPES
+
+
+def query(target: type[Target], chunk: Chunk) -> dict[str, Any]:
+    """What finds them; of a shared target what stands under its owner.
+
+    What does not was adopted or has strayed, and its `_id` says nothing of whose it is.
+    """
+    within = union_query(chunk.ranges)
+    if target.adopt_by is None:
+        return within
+    own = {"$expr": {"$eq": ["$_id", f"${target.owner}"]}}
+    return {"$and": [within, {target.owner: {"$type": list(ID_TYPES)}}, own]}
+
+
+def read(at: OpenRun, target: type[Target], chunk: Chunk, session: Session) -> Iterator[bytes]:
+    """The documents as bytes, in `_id` order."""
+    cursor = at.target(target).find_raw_batches(
+        query(target, chunk), session=session, batch_size=WHOLE_CHUNK, collation=SIMPLE
+    )
+    return raw_documents(cursor.sort("_id", 1))
+
+
+def id_of(document: bytes) -> Value:
+    """The `_id` of a document that a server has given."""
+    value = raw.field(document, "_id")
+    assert value is not None  # the server gives every document an _id
+    return value

@@ -1,0 +1,37 @@
+"""Verifying while a run is driven: chunks that no callback asked to compare, or that were lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mongosplit.ledger import chunks, waves
+from mongosplit.model import Run, RunState
+from mongosplit.open_run import OpenRun
+from mongosplit.settings import Settings
+from producer import dispatch
+from producer.migrating import carried_by
+from producer.tick import Eyes
+from worker import verification
+
+HELD = (RunState.PAUSING, RunState.PAUSED, RunState.CANCELLING, RunState.CANCELLED)
+"""In these states nothing of the run is compared but what was rolled back."""
+
+
+def query(run: Run) -> dict[str, Any]:
+    """The query for chunks that are to be compared now."""
+    return chunks.to_verify(run.verification, held=run.state in HELD)
+
+
+def is_left(at: OpenRun, run: Run) -> bool:
+    """Whether chunks are still to be compared."""
+    return bool(chunks.numbers(at.ledger, run.id, query(run), limit=1))
+
+
+def send_leftover(at: OpenRun, run: Run, settings: Settings, eyes: Eyes) -> None:
+    """Send what is in no wave and in nobody's hands."""
+    in_waves = {n for wave in waves.open_waves(at.ledger, run.id) for n in wave.chunks}
+    limit = settings.wave_size + len(in_waves)
+    waiting_for = set(chunks.numbers(at.ledger, run.id, query(run), limit=limit)) - in_waves
+    lost = eyes.verify.lost(waiting_for, carried_by(at, "verify"), dispatch.queued("verify"))
+    with dispatch.broker_errors():
+        verification.send(run.id, lost, run.verification)
