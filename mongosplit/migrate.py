@@ -26,21 +26,23 @@ from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, claimed
 from mongosplit.model import APPLIED, Chunk, ChunkState, Outcome
 from mongosplit.mongo import (
-    DUPLICATE_KEY,
-    VALIDATION_FAILED,
     Session,
     explained_chunk,
     transact,
 )
 from mongosplit.open_run import OpenRun
+from mongosplit.probe import refused_among
 from mongosplit.raw import MAX_DOCUMENT_BYTES
-from mongosplit.slow_path import Refused, Sorted, sort_out
+from mongosplit.refusals import Refused, refusals
+from mongosplit.slow_path import Sorted, sort_out
 from mongosplit.unique import among
 
 WORK = "migrate"
 
 SLOW_ROUNDS = 25
 """How often the server may refuse what the slow path held for good, before the chunk fails."""
+PROBE_EVERY = 8
+"""After so many rounds, each of which has named one document, the others are found by halving."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class _Way:
     slow: bool = False
     by_rows: bool = True
     refused: Refused = field(default_factory=dict)
+
+
+@dataclass
+class _Tried:
+    """The parts that the last round has tried to insert, by row key."""
+
+    parts: dict[str, list[bytes]] = field(default_factory=dict)
 
 
 def migrate_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
@@ -101,14 +110,16 @@ def _wanted(chunk: Chunk) -> bool:
 
 
 def _until_good(copy: _Copy, session: Session) -> Outcome:
-    way = _Way()
-    for _ in range(SLOW_ROUNDS):
+    way, tried = _Way(), _Tried()
+    for round_ in range(1, SLOW_ROUNDS + 1):
         try:
-            return transact(session, _body(copy, way))
+            return transact(session, _body(copy, way, tried))
         except (RowTooLarge, DocumentTooLarge):
             way = replace(way, slow=True, by_rows=False)
         except BulkWriteError as error:
-            way = _slower(way, _refusals(error))
+            way = _slower(way, refusals(error))
+        if round_ % PROBE_EVERY == 0:
+            way = replace(way, refused=way.refused | refused_among(copy.at, tried.parts))
     raise Failed(
         f"chunk {copy.n} of {copy.at.run.id}: the server still refused a document "
         f"after {SLOW_ROUNDS} rounds"
@@ -122,21 +133,7 @@ def _slower(way: _Way, found: Refused) -> _Way:
     return _Way(slow=True, by_rows=way.by_rows and fits, refused=known)
 
 
-def _refusals(error: BulkWriteError) -> Refused:
-    found: Refused = {}
-    for refusal in error.details.get("writeErrors", []):
-        part, code = refusal["op"].raw, refusal["code"]
-        # The server has no code of its own for a document a little too large.
-        fits = len(part) <= MAX_DOCUMENT_BYTES
-        if fits and code not in (DUPLICATE_KEY, VALIDATION_FAILED):
-            raise error
-        found[part] = code
-    if not found:
-        raise error
-    return found
-
-
-def _body(copy: _Copy, way: _Way) -> Callable[[Session], Outcome]:
+def _body(copy: _Copy, way: _Way, tried: _Tried) -> Callable[[Session], Outcome]:
     at = copy.at
 
     def in_transaction(session: Session) -> Outcome:
@@ -145,6 +142,7 @@ def _body(copy: _Copy, way: _Way) -> Callable[[Session], Outcome]:
             session.abort_transaction()
             return Outcome(at.run.id, copy.n, "nothing", chunk.state.value)
         found = _derived(at, chunk, session, way)
+        tried.parts = found.parts
         _write(copy, session, chunk, found)
         return Outcome(
             at.run.id,

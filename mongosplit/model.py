@@ -146,6 +146,7 @@ class Run:
 class Chunk:
     """A range of the source, the unit of work, as the ledger has it.
 
+    `digest` is the SHA-256 of the parts as they were inserted, target by target, where known.
     `mend` asks to try its quarantined documents again, `undo` asks to roll it back.
     """
 
@@ -161,6 +162,7 @@ class Chunk:
     quarantined: int = 0
     adopted: int = 0
     kept: int = 0
+    digest: str | None = None
     mend: bool = False
     undo: dict[str, Any] | None = None
     error: dict[str, str] | None = None

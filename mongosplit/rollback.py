@@ -1,29 +1,30 @@
 """rollback_chunk: take the parts of one chunk out again, in one transaction, under its fence.
 
 Steps of the transaction (docs/architecture.md, rollback): take the fence; if nobody asks for it any
-more, do nothing; derive the range in this snapshot and compare; save what the source cannot
-reproduce to `kept`; delete the parts; give adopted documents their pre-image back; record.
+more, do nothing; compare what stands there with what was inserted, and where that differs with what
+the source derives to in this snapshot; save to `kept` what is neither; delete the parts; give
+adopted documents their pre-image back; record.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from bson.raw_bson import RawBSONDocument
 
-from mongosplit import derive, raw, standing
+from mongosplit import raw, standing
+from mongosplit.changes import There, look
 from mongosplit.definition import Target
 from mongosplit.errors import Refused, TransientError
-from mongosplit.keyspace import EXACT_IDS, union_query
+from mongosplit.keyspace import EXACT_IDS
 from mongosplit.ledger import chunks, kept, quarantine
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, claimed
 from mongosplit.ledger.kept import Adoption, Kept
 from mongosplit.model import APPLIED, Chunk, ChunkState, Outcome
-from mongosplit.mongo import Session, explained_chunk, raw_documents, transact
+from mongosplit.mongo import Session, explained_chunk, transact
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
 from mongosplit.unique import among
@@ -31,16 +32,6 @@ from mongosplit.unique import among
 WORK = "rollback"
 ON_CHANGE = ("keep", "fail")
 """What happens to targets that were changed since: saved before they go, or the chunk stays."""
-
-
-@dataclass(frozen=True)
-class _There:
-    """What stands in one target for the chunk: parts of ours, adopted documents, what changed."""
-
-    target: type[Target]
-    ours: int
-    adopted: list[tuple[Adoption, bytes | None]]
-    changed: list[Kept]
 
 
 def rollback_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
@@ -76,7 +67,7 @@ def _body(at: OpenRun, n: int, attempt: Attempt, started: float) -> Callable[[Se
         if chunk.undo is None or chunk.state not in APPLIED:
             session.abort_transaction()
             return Outcome(at.run.id, n, "nothing", chunk.state.value)
-        there = _look(at, chunk, session)
+        there = look(at, chunk, session)
         changed = [found for target in there for found in target.changed]
         if changed and chunk.undo["on_change"] == "fail":
             raise _refusal(chunk, changed)
@@ -97,7 +88,7 @@ def _body(at: OpenRun, n: int, attempt: Attempt, started: float) -> Callable[[Se
 
 
 def _take_out(
-    at: OpenRun, chunk: Chunk, session: Session, there: list[_There], changed: list[Kept]
+    at: OpenRun, chunk: Chunk, session: Session, there: list[There], changed: list[Kept]
 ) -> None:
     kept.save(at.ledger, session, chunk, changed)
     for found in there:
@@ -112,7 +103,7 @@ def _record(
     at: OpenRun,
     session: Session,
     chunk: Chunk,
-    there: list[_There],
+    there: list[There],
     attempt: Attempt,
     milliseconds: int,
 ) -> None:
@@ -142,7 +133,7 @@ def refuse_changed(at: OpenRun, n: int) -> None:
     """
     with explained_chunk(at.run.id, n), at.client.start_session(snapshot=True) as session:
         chunk = chunks.get(at.ledger, at.run.id, n, session=session)
-        there = _look(at, chunk, session) if chunk.state in APPLIED else []
+        there = look(at, chunk, session) if chunk.state in APPLIED else []
     changed = [found for target in there for found in target.changed]
     if changed:
         raise _refusal(chunk, changed)
@@ -158,59 +149,7 @@ def _refusal(chunk: Chunk, changed: list[Kept]) -> Refused:
     )
 
 
-def _look(at: OpenRun, chunk: Chunk, session: Session) -> list[_There]:
-    derived = derive.of_match(at, union_query(chunk.ranges), session)
-    adoptions = list(kept.adoptions(at.ledger, at.run.id, chunk.n, session=session))
-    return [
-        _there(
-            target,
-            derived.parts.get(key, []),
-            list(standing.read(at, target, chunk, session)),
-            [
-                _present(at, one, session)
-                for one in adoptions
-                if one.collection == target.collection
-            ],
-        )
-        for key, target in at.migration.keys.items()
-    ]
-
-
-def _there(
-    target: type[Target],
-    expected: list[bytes],
-    standing_: list[bytes],
-    adopted: list[tuple[Adoption, bytes | None]],
-) -> _There:
-    # An adopted one may stand under its owner's _id, and is the application's all the same.
-    theirs = {one.document_id for one, _ in adopted}
-    ours = [document for document in standing_ if standing.id_of(document) not in theirs]
-    changed = _changed(target, expected, ours)
-    for one, present in adopted:
-        if present is not None and present != one.after():
-            changed.append(Kept(target.collection, one.document_id, present))
-    return _There(target, len(ours), adopted, changed)
-
-
-def _present(at: OpenRun, adoption: Adoption, session: Session) -> tuple[Adoption, bytes | None]:
-    its_id = RawBSONDocument(raw.build([("_id", adoption.document_id)]))
-    cursor = at.data[adoption.collection].find_raw_batches(its_id, session=session)
-    return adoption, next(raw_documents(cursor), None)
-
-
-def _changed(target: type[Target], expected: list[bytes], there: list[bytes]) -> list[Kept]:
-    """What stands there and is not what the source derives to."""
-    if b"".join(expected) == b"".join(there):
-        return []
-    wanted = set(expected)
-    return [
-        Kept(target.collection, standing.id_of(document), document)
-        for document in there
-        if document not in wanted
-    ]
-
-
-def _delete(at: OpenRun, chunk: Chunk, session: Session, there: _There) -> None:
+def _delete(at: OpenRun, chunk: Chunk, session: Session, there: There) -> None:
     query: Any = standing.query(there.target, chunk)
     if there.adopted:
         theirs = among("_id", (one.document_id for one, _ in there.adopted))

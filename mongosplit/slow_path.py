@@ -21,6 +21,7 @@ from mongosplit.mongo import DUPLICATE_KEY, Session
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import MAX_DOCUMENT_BYTES, Value
 from mongosplit.reference import Parts
+from mongosplit.refusals import Refused
 from mongosplit.schema import ID_TYPES, Problem
 from mongosplit.unique import UniqueKeys, among, source_path
 
@@ -34,9 +35,6 @@ class Sorted:
     bad: list[Bad] = field(default_factory=list)
     adoptions: list[Adoption] = field(default_factory=list)
 
-
-Refused = dict[bytes, int]
-"""Parts the server refused, with its error code."""
 
 _Split = tuple[Value, Parts | DocumentError]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from mongosplit import raw
 from mongosplit.definition import Target
 from mongosplit.derive import WHOLE_CHUNK
 from mongosplit.keyspace import union_query
 from mongosplit.model import Chunk
-from mongosplit.mongo import Session, raw_documents
+from mongosplit.mongo import Session
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
 from mongosplit.raw import Value
@@ -29,12 +29,12 @@ def query(target: type[Target], chunk: Chunk) -> dict[str, Any]:
     return {"$and": [within, {target.owner: {"$type": list(ID_TYPES)}}, own]}
 
 
-def read(at: OpenRun, target: type[Target], chunk: Chunk, session: Session) -> Iterator[bytes]:
-    """The documents as bytes, in `_id` order."""
+def read(at: OpenRun, target: type[Target], chunk: Chunk, session: Session) -> bytes:
+    """The documents, one behind the other, in `_id` order; cut apart only where that is needed."""
     cursor = at.target(target).find_raw_batches(
         query(target, chunk), session=session, batch_size=WHOLE_CHUNK, collation=SIMPLE
     )
-    return raw_documents(cursor.sort("_id", 1))
+    return b"".join(cast(Iterator[bytes], cursor.sort("_id", 1)))
 
 
 def id_of(document: bytes) -> Value:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from mongosplit.settings import Settings
 from producer import dispatch
 from producer.console import counted
 from producer.dispatch import BrokerAway
-from worker import verification
+from worker import place, verification
 
 OnProgress = Callable[[int, int], None]
 POLL_SECONDS = 0.2
@@ -35,13 +34,15 @@ STOPPED = frozenset(
         RunState.CANCELLING,
         RunState.CANCELLED,
         RunState.ROLLING_BACK,
+        RunState.ROLLED_BACK,
     }
 )
+"""A run that was to be driven on and is in one of these has not done what was asked of it."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the ledger says of a run once its driver or its verification has ended."""
+    """What the ledger says of a run once it was `driven` on, or compared."""
 
     run: Run
     failed: int
@@ -49,6 +50,7 @@ class Verdict:
     mismatches: int
     checked: int
     independent: int
+    driven: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -60,7 +62,7 @@ class Verdict:
     @property
     def stopped(self) -> bool:
         """Whether somebody, or the breaker, stopped the run before it had done what was asked."""
-        return self.run.state in STOPPED and not self.run.resting
+        return self.driven and self.run.state in STOPPED and not self.run.resting
 
     @property
     def sentence(self) -> str:
@@ -77,7 +79,7 @@ class Verdict:
         return ""
 
 
-def conclude(at: OpenRun) -> Verdict:
+def conclude(at: OpenRun, *, driven: bool = False) -> Verdict:
     """Read the verdict off the ledger, and move the run to where it belongs."""
     run = runs.get(at.ledger, at.run.id)
     totals = tally.totals(at.ledger, run.id)
@@ -93,7 +95,7 @@ def conclude(at: OpenRun) -> Verdict:
     checked = sum(row["docs"] for row in totals.values())
     checked -= sum(chunks.get(at.ledger, run.id, n).docs for n in unable)
     independent = sum(row["independent"] for row in totals.values())
-    return Verdict(run, failed, len(unable), wrong, checked, independent)
+    return Verdict(run, failed, len(unable), wrong, checked, independent, driven)
 
 
 def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdict:
@@ -141,7 +143,7 @@ def _send_next(at: OpenRun, settings: Settings, number: int, left: list[int], se
 
 
 def _verify_here(at: OpenRun, settings: Settings, number: int, n: int) -> None:
-    attempt = Attempt(worker=f"{settings.actor}/{os.getpid()}", most=settings.max_attempts)
+    attempt = Attempt(worker=place.name_here(settings.actor), most=settings.max_attempts)
     share = verify.is_in_share(n, settings.verify_share)
     verify.verify_chunk(at, n, attempt, verification=number, independent=share)
 

@@ -68,7 +68,7 @@ def _digests(at: OpenRun, settings: Settings, numbers: list[int]) -> dict[int, d
 
 def _forward(at: OpenRun, settings: Settings, part: Selection) -> None:
     drive_here(at, settings)
-    verdict = conclusion.conclude(at)
+    verdict = conclusion.conclude(at, driven=True)
     if verdict.exit_code:
         raise Failed(
             f"the drill has ended: {verdict.sentence}",

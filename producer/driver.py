@@ -48,11 +48,10 @@ def drive(
     run_id = at.run.id
     leases.hold_when_free(at.ledger, run_id, holder)
     try:
-        if at.run.verification == 0:
-            runs.next_verification(at.ledger, run_id)
+        runs.first_verification(at.ledger, run_id)
         while True:
             leases.hold(at.ledger, run_id, holder)
-            tick = _tick(at, settings, eyes, holder, undo_only=undo_only)
+            tick = _tick(at, settings, eyes, undo_only=undo_only)
             on_tick(tick)
             over = _is_undone(at, tick) if undo_only else _is_over(at, tick, stay=stay)
             if over or stop.wait(TICK_SECONDS):
@@ -62,11 +61,11 @@ def drive(
         leases.let_go(at.ledger, run_id, holder)
 
 
-def _tick(at: OpenRun, settings: Settings, eyes: Eyes, holder: str, *, undo_only: bool) -> Tick:
+def _tick(at: OpenRun, settings: Settings, eyes: Eyes, *, undo_only: bool) -> Tick:
     run = settling.settle_asked(at.ledger, runs.get(at.ledger, at.run.id))
     if run.state is RunState.ROLLING_BACK:
         rolling_back.press(at, run)
-    to_undo = rolling_back.carry_on(at, settings, eyes, holder)
+    to_undo = rolling_back.carry_on(at, run, settings, eyes)
     obstacle, queued = "", 0
     try:
         outstanding, sent = migrating.close_waves(at, eyes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from mongosplit import provision, rollback, verify
 from mongosplit.errors import MongosplitError, TransientError
@@ -14,7 +15,9 @@ from mongosplit.settings import Settings
 from producer import dispatch, migrating, verifying
 from producer.dispatch import BrokerAway
 from producer.tick import Eyes, Tick
-from worker import presence
+from worker import place, presence
+
+Work = Callable[[OpenRun, int, Attempt], None]
 
 CLOSE_MILLISECONDS = 500
 HERE_SECONDS = 1.0
@@ -28,12 +31,30 @@ def press(at: OpenRun, run: Run) -> None:
     asks.undo(at.ledger, run.id, unasked, on_change=run.on_change, actor=str(run.asked["actor"]))
 
 
-def carry_on(at: OpenRun, settings: Settings, eyes: Eyes, holder: str) -> int:
+def carry_on(at: OpenRun, run: Run, settings: Settings, eyes: Eyes) -> int:
     """Send what is to be rolled back, or do some of it here; returns about how much is left."""
-    left = asks.left_to_undo(at.ledger, at.run.id, limit=2 * settings.wave_size)
+    left = asks.left_to_undo(at.ledger, run.id, limit=2 * settings.wave_size)
     if left and not _send(at, settings, eyes, left):
-        _here(at, left, holder, settings)
+        _here(at, left, settings, _roll_back_here)
+    if not left:
+        _compare_the_rest(at, run, settings)
     return len(left)
+
+
+def _compare_the_rest(at: OpenRun, run: Run, settings: Settings) -> None:
+    """Compare here what was rolled back when nobody listens who would, or it never ended."""
+    held = run.state is not RunState.ROLLING_BACK
+    unchecked = chunks.to_verify(run.verification, held=held)
+    numbers = chunks.numbers(at.ledger, run.id, unchecked, limit=settings.wave_size)
+    if numbers and not _somebody_compares():
+        _here(at, numbers, settings, _compare_here)
+
+
+def _somebody_compares() -> bool:
+    try:
+        return bool(dispatch.listeners("verify"))
+    except BrokerAway:
+        return False
 
 
 def _send(at: OpenRun, settings: Settings, eyes: Eyes, left: list[int]) -> bool:
@@ -54,31 +75,43 @@ def _send(at: OpenRun, settings: Settings, eyes: Eyes, left: list[int]) -> bool:
     return True
 
 
-def _here(at: OpenRun, left: list[int], holder: str, settings: Settings) -> None:
-    attempt = Attempt(holder, most=settings.max_attempts, is_dead=presence.is_dead)
+def _here(at: OpenRun, numbers: list[int], settings: Settings, work: Work) -> None:
+    worker = place.name_here(settings.actor)
+    attempt = Attempt(worker, most=settings.max_attempts, is_dead=presence.is_dead)
     end = time.monotonic() + HERE_SECONDS
-    for n in left:
+    for n in numbers:
         try:
-            rollback.rollback_chunk(at, n, attempt)
-            _compare_here(at, n, attempt)
+            work(at, n, attempt)
         except TransientError:
             # It is asked for until it is done, so the next tick tries again.
             return
-        except MongosplitError as error:
-            said = {
-                "class": type(error).__name__,
-                "sentence": error.message,
-                "hint": error.hint,
-            }
-            chunks.undo_refused(at.ledger, at.run.id, n, said, actor=holder)
         if time.monotonic() > end:
             return
 
 
+def _roll_back_here(at: OpenRun, n: int, attempt: Attempt) -> None:
+    try:
+        rollback.rollback_chunk(at, n, attempt)
+    except TransientError:
+        raise
+    except MongosplitError as error:
+        chunks.undo_refused(at.ledger, at.run.id, n, _said(error), actor=attempt.worker)
+    else:
+        _compare_here(at, n, attempt)
+
+
 def _compare_here(at: OpenRun, n: int, attempt: Attempt) -> None:
-    """Nothing of the chunk may be left in the targets."""
     number = runs.get(at.ledger, at.run.id).verification
-    verify.verify_chunk(at, n, attempt, verification=number, independent=False)
+    try:
+        verify.verify_chunk(at, n, attempt, verification=number, independent=False)
+    except TransientError:
+        raise
+    except MongosplitError as error:
+        chunks.not_checked(at.ledger, at.run.id, n, number, _said(error), actor=attempt.worker)
+
+
+def _said(error: MongosplitError) -> dict[str, str]:
+    return {"class": type(error).__name__, "sentence": error.message, "hint": error.hint}
 
 
 def settle(at: OpenRun, tick: Tick) -> Run:

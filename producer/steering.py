@@ -227,7 +227,7 @@ def drive_and_sum_up(at: Connection, opened: OpenRun, local: int, output: str) -
     """Drive the run here, print what it came to, and return the exit code."""
     with workers(local, at.settings):
         drive_here(opened, at.settings, stay=True)
-    verdict = conclusion.conclude(opened)
+    verdict = conclusion.conclude(opened, driven=True)
     sum_up(at, verdict, output)
     return verdict.exit_code
 

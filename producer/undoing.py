@@ -115,8 +115,7 @@ def ask(at: Connection, opened: OpenRun, part: Part, on_change: str) -> None:
     run, actor = opened.run, at.settings.actor
     at.tell("rollback", run=run.id, part=part.words, on_change=on_change)
     claims.forget_attempts(at.ledger, run.id, part.numbers, work=rollback.WORK)
-    if run.verification == 0:
-        runs.next_verification(at.ledger, run.id)
+    runs.first_verification(at.ledger, run.id)
     if part.whole:
         runs.move(at.ledger, run.id, RunState.ROLLING_BACK, actor=actor, on_change=on_change)
         asks.forget_refusals(at.ledger, run.id)

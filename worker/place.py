@@ -61,6 +61,12 @@ def opened(run: str, holder: str) -> OpenRun:
     return _runs[key]
 
 
+def name_here(actor: str) -> str:
+    """This process in the ledger's words where it is no worker: who, host and process."""
+    at_host = f"@{socket.gethostname()}"
+    return f"{actor.removesuffix(at_host)}{at_host}/{os.getpid()}"
+
+
 def name_of(hostname: str | None) -> str:
     """This process in the ledger's words: worker, host and process."""
     return f"{hostname or 'worker@' + socket.gethostname()}/{os.getpid()}"

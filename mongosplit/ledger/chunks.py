@@ -41,6 +41,7 @@ def from_row(row: dict[str, Any]) -> Chunk:
         quarantined=row.get("quarantined", 0),
         adopted=row.get("adopted", 0),
         kept=row.get("kept", 0),
+        digest=row.get("digest"),
         mend=row.get("mend", False),
         undo=row.get("undo"),
         error=row.get("error") or row.get("undo_error") or row.get("check_error"),

@@ -223,6 +223,12 @@ def note(ledger: Ledger, run_id: str, **facts: Any) -> None:
     ledger["runs"].update_one({"_id": run_id}, {"$set": facts})
 
 
+def first_verification(ledger: Ledger, run_id: str) -> None:
+    """Number the run's first verification; one that has a number keeps it."""
+    none_yet = {"_id": run_id, "verification": {"$in": [None, 0]}}
+    ledger["runs"].update_one(none_yet, {"$set": {"verification": 1}})
+
+
 def next_verification(ledger: Ledger, run_id: str, *, requested: bool = False) -> int:
     """A new number for one verification of the whole run; `requested` ones go on in a pause."""
     raised = {"$add": [{"$ifNull": ["$verification", 0]}, 1]}

@@ -19,6 +19,7 @@ from mongosplit.errors import MongosplitError
 from mongosplit.mongo import explained
 from mongosplit.plan import LARGEST_CHUNK
 from ops.bench import tables
+from ops.bench.pausing import Pauses
 from ops.bench.result import Result
 from ops.bench.sections import SECTIONS
 from ops.bench.stage import Stage, open_client, settings
@@ -82,7 +83,7 @@ def main(
         file.write_text(json.dumps({**facts, "sections": sections}, indent=2) + "\n")
 
 
-def _section(stage: Stage, name: str) -> Result:
+def _section(stage: Stage, name: str) -> Result | Pauses:
     """Run a section and show it; how many measurements it takes depends on other work."""
     label = f"{name}, {stage.rounds} rounds"
     numbers = itertools.count(1)
@@ -90,7 +91,10 @@ def _section(stage: Stage, name: str) -> Result:
     with counting(label, "measurements") as move:
         stage.on_sample = lambda: move(next(numbers), 0)
         result = SECTIONS[name](stage)
-    tables.section(result)
+    if isinstance(result, Pauses):
+        tables.pauses(result)
+    else:
+        tables.section(result)
     return result
 
 

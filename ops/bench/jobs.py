@@ -11,7 +11,7 @@ from mongosplit import plan
 from mongosplit.derive import WHOLE_CHUNK, by_pipeline
 from mongosplit.errors import Failed
 from mongosplit.keyspace import union_query
-from mongosplit.ledger import plans
+from mongosplit.ledger import asks, plans
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt
 from mongosplit.migrate import migrate_chunk
@@ -19,6 +19,7 @@ from mongosplit.model import Chunk, Outcome
 from mongosplit.mongo import Documents, Session, transact
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
+from mongosplit.rollback import rollback_chunk
 from mongosplit.verify import verify_chunk
 from ops.bench import by_hand
 from ops.bench.workers import Share, Work
@@ -96,6 +97,25 @@ def verify_raw(at: OpenRun, share: Share) -> Work:
 def verify_independent(at: OpenRun, share: Share) -> Work:
     """`verify_chunk`: every byte against the Python reference."""
     return _verify(at, share, independent=True)
+
+
+def ours_until_held(at: OpenRun, share: Share) -> Work:
+    """`migrate_chunk` until the run holds its chunks back."""
+
+    def work() -> int:
+        for chunk in share.take():
+            if migrate_chunk(at, chunk.n, _attempt(share)).did == "held":
+                break
+        return 0
+
+    return work
+
+
+def roll_back(at: OpenRun, share: Share) -> Work:
+    """`rollback_chunk` for every chunk; that it is asked for is written before, untimed."""
+    if share.number == 0:
+        asks.undo(at.ledger, at.run.id, {"tail": None}, on_change="keep", actor="bench")
+    return _outcomes(share, lambda n: rollback_chunk(at, n, _attempt(share)), did="rolled back")
 
 
 def plan_chunks(at: OpenRun, _: Share) -> Work:

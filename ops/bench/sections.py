@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ops.bench import jobs
+from ops.bench import jobs, pausing
+from ops.bench.pausing import Pauses
 from ops.bench.result import Goal, Result
 from ops.bench.stage import Cell, Stage
 
-Section = Callable[[Stage], Result]
+Section = Callable[[Stage], Result | Pauses]
 
 CEILING = Cell("ceiling x2", jobs.raw_inserts, 2)
 FREE = Cell("transform free x2", jobs.transform_free, 2)
@@ -69,9 +70,22 @@ def rerun(stage: Stage) -> Result:
     )
 
 
+def rollback(stage: Stage) -> Result:
+    """Rolling back the chunks that two workers have moved, with two workers."""
+    back = Cell("rollback x2", jobs.roll_back, 2, goes_on=True, empties=True)
+    return Result(
+        "rolling chunks back",
+        stage.measure([(OURS_2, back)]),
+        to=(OURS_2.name,),
+        goals=(Goal("rolling back to moving", back.name, OURS_2.name, least=0.9, by_cpu=True),),
+    )
+
+
 SECTIONS: dict[str, Section] = {
     "chunks": chunks,
     "verify": verify,
     "plan": plan,
     "rerun": rerun,
+    "rollback": rollback,
+    "pause": pausing.measure,
 }

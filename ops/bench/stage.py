@@ -32,7 +32,8 @@ class Cell:
     """One thing measured: a job and its number of worker processes.
 
     A cell begins with empty targets and a new plan, or, when `goes_on`, with what the cell before
-    it left behind. The validators of the targets are on when `validators`.
+    it left behind. The validators of the targets are on when `validators`. A cell that `empties`
+    must leave nothing in the targets, every other one the same bytes.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Cell:
     workers: int
     validators: bool = False
     goes_on: bool = False
+    empties: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,16 @@ class Stage:
         return min(taken, key=lambda sample: sample.foreign or 0.0)
 
     def _sample(self, cell: Cell) -> Sample:
-        run = self._run() if cell.goes_on else self._reset(validators=cell.validators)
+        run = self._run() if cell.goes_on else self.begin(validators=cell.validators)
         place = Place(self.settings.mongo_url, self.settings.ledger_database, run)
         took = carry_out(cell.job, place, cell.workers, self.mongod)
         targets = self._bytes_of_targets()
-        if targets != (self._moved or targets):
+        if cell.empties:
+            self._refuse_leftovers(cell)
+        elif targets != (self._moved or targets):
             raise Failed(f"cell {cell.name} left other bytes in the targets than those before it")
-        self._moved = targets
+        else:
+            self._moved = targets
         self.on_sample()
         return Sample(
             users=took.users,
@@ -150,13 +155,18 @@ class Stage:
             targets=targets,
         )
 
+    def _refuse_leftovers(self, cell: Cell) -> None:
+        for target in self.migration.targets:
+            if self.data[target.collection].find_one({}, {"_id": 1}) is not None:
+                raise Failed(f"cell {cell.name} left documents in {target.collection}")
+
     def _run(self) -> str:
         row = self.ledger["runs"].find_one({}, {"_id": 1})
         if row is None:
             raise Failed("a cell that goes on from another one came first")
         return str(row["_id"])
 
-    def _reset(self, *, validators: bool) -> str:
+    def begin(self, *, validators: bool) -> str:
         """Empty targets as a start makes them, and a new run with its plan; returns its id."""
         self.client.drop_database(self.settings.ledger_database)
         targets = [target.collection for target in self.migration.targets]

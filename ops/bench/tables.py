@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ops.bench.pausing import Pauses
 from ops.bench.result import Goal, Result
 from ops.bench.stage import QUIET
 from producer.console import duration
@@ -36,7 +37,18 @@ def section(result: Result) -> None:
         console.print(_goal(result, goal))
 
 
-def ending(results: Iterable[Result], seconds: float) -> None:
+def pauses(found: Pauses) -> None:
+    """How long it took from the ask to quiet."""
+    console = _console()
+    console.print("\nfrom pause to quiet, two workers busy", style="italic")
+    milliseconds = [seconds * 1000 for seconds in found.seconds]
+    console.print(
+        f"{median(milliseconds):,.0f} ms in the median of {len(milliseconds)} rounds, "
+        f"{max(milliseconds):,.0f} ms at most; {found.ratio:.2f} times what one chunk takes"
+    )
+
+
+def ending(results: Iterable[Result | Pauses], seconds: float) -> None:
     """How long it took, and what other work there was meanwhile."""
     _console().print(f"\ntook {duration(seconds)}; {_load(results)}")
 
@@ -80,7 +92,7 @@ def _goal(result: Result, goal: Goal) -> str:
     return f"goal {verdict}  {goal.sentence}, {bound}: {ratio:.3g}{besides}"
 
 
-def _load(results: Iterable[Result]) -> str:
+def _load(results: Iterable[Result | Pauses]) -> str:
     """How much other work there was, and how far the numbers can be trusted for it."""
     foreign = [cores for result in results for cores in result.foreign()]
     if not foreign:

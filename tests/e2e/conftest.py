@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from mongosplit.ledger.book import Ledger
+from mongosplit.ledger.claims import Attempt
+from mongosplit.migrate import migrate_chunk
+from mongosplit.open_run import open_run
 from producer.leash import leashed
 from producer.local_workers import command
 
 VERB_SECONDS = 120
+EVERY_QUEUE = "rollback,migrate,verify"
 
 
 @dataclass
@@ -53,13 +58,38 @@ class Shop:
         assert done.stdout, done.stderr
         return json.loads(done.stdout)
 
-    def begin(self, *arguments: str, **changes: str) -> subprocess.Popen[bytes]:
+    def begin(
+        self, *arguments: str, log: str = "command", **changes: str
+    ) -> subprocess.Popen[bytes]:
         """Begin a command and leave it running."""
-        return self._spawn([sys.executable, "-m", "ops.entry", *arguments], "command", changes)
+        return self._spawn([sys.executable, "-m", "ops.entry", *arguments], log, changes)
 
-    def worker(self, name: str = "w1", **changes: str) -> subprocess.Popen[bytes]:
+    def worker(
+        self, name: str = "w1", *, queues: str = "migrate,verify", **changes: str
+    ) -> subprocess.Popen[bytes]:
         """Start a real Celery worker of one process."""
-        return self._spawn(command(name), name, changes)
+        return self._spawn(command(name, queues=queues), name, changes)
+
+    @contextmanager
+    def slowed(
+        self,
+        *commands: str,
+        milliseconds: int,
+        application: str = "mongosplit-worker",
+        mode: str | dict[str, int] = "alwaysOn",
+    ) -> Iterator[None]:
+        """The server holds each of these commands of an application back meanwhile.
+
+        At the end the server waits for those that it still holds.
+        """
+        admin = self.data.client.admin
+        held = {"failCommands": list(commands), "appName": application}
+        how = {"blockConnection": True, "blockTimeMS": milliseconds}
+        admin.command("configureFailPoint", "failCommand", mode=mode, data=held | how)
+        try:
+            yield
+        finally:
+            admin.command("configureFailPoint", "failCommand", mode="off")
 
     def _spawn(
         self, line: list[str], name: str, changes: dict[str, str]
@@ -87,6 +117,35 @@ class Shop:
             [{"$match": {"run": run}}, {"$group": {"_id": "$state", "n": {"$sum": 1}}}]
         )
         return {row["_id"]: row["n"] for row in rows}
+
+    def migrate_here(self, *numbers: int) -> None:
+        """Have chunks migrated without a worker."""
+        at = open_run(self.data.client, self.ledger, "users-1", holder="a test")
+        for n in numbers:
+            assert migrate_chunk(at, n, Attempt("w1@here")).did == "migrated"
+
+    def outcomes(self, run: str = "users-1") -> list[dict[str, Any]]:
+        """What the audit tells of chunks that have changed, in the order in which they did."""
+        told = {"run": run, "action": "chunk", "facts.to": {"$exists": True}}
+        rows = [*self.ledger["audit"].find(told), *self.ledger["outbox"].find(told)]
+        # What waits in the outbox has the _id under which the chain calls it `entry`.
+        return sorted(
+            {row.get("entry", row["_id"]): row for row in rows}.values(),
+            key=lambda row: (row["at"], row.get("entry", row["_id"])),
+        )
+
+    def assert_every_outcome_is_told(self, run: str = "users-1") -> None:
+        """From its beginning to what it is now, every change of every chunk has its entry."""
+        told = self.outcomes(run)
+        reopened = self.ledger["audit"].count_documents({"run": run, "facts.ask": "retry"})
+        for chunk in self.ledger["chunks"].find({"run": run, "closed": {"$ne": True}}):
+            state = "migrated" if chunk.get("tail") else "pending"
+            for facts in [row["facts"] for row in told if row["chunk"] == chunk["n"]]:
+                if reopened and state in ("failed", "rolled_back") and facts["from"] == "pending":
+                    state = "pending"
+                assert facts["from"] == state, (chunk["n"], facts, state)
+                state = facts["to"]
+            assert state == chunk["state"], (chunk["n"], state)
 
     def stop(self) -> None:
         """End what is still running; the tests themselves stop what they promise to stop."""

@@ -8,12 +8,13 @@ import bson
 import pytest
 from bson import Binary, Code, DatetimeMS, Int64, MaxKey, MinKey
 from bson.raw_bson import RawBSONDocument
+from pymongo.errors import BulkWriteError
 
 from mongosplit import pipelines, raw, reference
 from mongosplit.errors import Failed
 from mongosplit.ledger import chunks, quarantine
-from mongosplit.migrate import SLOW_ROUNDS
 from mongosplit.open_run import OpenRun
+from mongosplit.refusals import refusals
 from mongosplit.users import Vendor, migration
 from ops.seed import KINDS, users_with_kinds
 from ops.seed_hostile import Draw
@@ -199,14 +200,33 @@ def test_a_document_the_server_refuses_and_the_schema_does_not_is_quarantined_al
     assert all_the_others_are_split(at)
 
 
-def test_a_chunk_the_server_keeps_refusing_fails_and_leaves_nothing(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("bad", [range(1, 61), range(1, 101, 2), range(37, 38)])
+def test_however_many_the_server_refuses_the_rest_of_the_chunk_goes_through(
+    begin: Begin, bad: range
 ) -> None:
-    at = begin(users(SLOW_ROUNDS + 1))
-    at.data.command("collMod", "vendors", validator={"slogan": {"$type": "string"}})
-    with pytest.raises(Failed, match=f"still refused a document after {SLOW_ROUNDS} rounds"):
-        migrated(at)
-    assert not any(ids(at, name) for name in TARGETS)
+    refused = {"vendorProfile.slogan": "no"}
+    at = begin([user(n, refused if n in bad else None) for n in range(1, 101)])
+    vendors = {"$and": [pipelines.validator(Vendor), {"slogan": {"$ne": "no"}}]}
+    at.data.command("collMod", "vendors", validator=vendors)
+    assert migrated(at).quarantined == len(bad)
+    assert reasons(at) == {oid(n): ("refused", "") for n in bad}
+    assert all_the_others_are_split(at)
+
+
+def test_an_index_of_the_application_quarantines_what_it_cannot_hold(begin: Begin) -> None:
+    places = {n: {"type": "Point", "coordinates": [n, 500 if n % 3 else 50]} for n in range(1, 31)}
+    at = begin([user(n, {"vendorProfile.location": place}) for n, place in places.items()])
+    at.data["vendors"].create_index([("location", "2dsphere")])
+    assert migrated(at).quarantined == 20
+    assert set(reasons(at)) == {oid(n) for n in places if n % 3}
+    assert all_the_others_are_split(at)
+
+
+def test_a_refusal_whose_cause_is_not_the_document_quarantines_nobody() -> None:
+    part = RawBSONDocument(bson.encode({"_id": 1}))
+    full = BulkWriteError({"writeErrors": [{"op": part, "code": 14031}]})
+    with pytest.raises(BulkWriteError):
+        refusals(full)
 
 
 def test_a_user_whose_part_would_be_too_large_is_quarantined_and_one_that_fits_goes_through(
