@@ -134,14 +134,15 @@ def _examined(at: OpenRun, source_id: Value, user: bytes) -> Parts:
     for key, part in parts.items():
         target = at.migration.keys[key]
         for problem in schema.problems(at.schemas[key], Value(3, part)):
-            raise _wrong(at, target, problem)
+            raise as_error(at, target, problem)
         if len(part) > MAX_DOCUMENT_BYTES:
             sentence = f"its document in {target.collection} would be larger than 16 MB"
             raise DocumentError("too-large", "", sentence, target=target.collection)
     return parts
 
 
-def _wrong(at: OpenRun, target: type[Target], problem: Problem) -> DocumentError:
+def as_error(at: OpenRun, target: type[Target], problem: Problem) -> DocumentError:
+    """A break of a target's schema in the words of the source."""
     name, *rest = problem.path
     path = ".".join((source_path(at, target, name), *rest))
     where = f"{target.collection}.{'.'.join(problem.path)}"

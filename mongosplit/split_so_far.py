@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mongosplit import raw, reference, schema
-from mongosplit.definition import Target
 from mongosplit.derive import read_source
 from mongosplit.errors import DocumentError
 from mongosplit.mongo import Session
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import MAX_DOCUMENT_BYTES, Value
-from mongosplit.schema import ID_TYPES, Problem
-from mongosplit.unique import UniqueKeys, among, source_path
+from mongosplit.schema import ID_TYPES
+from mongosplit.slow_path import as_error
+from mongosplit.unique import UniqueKeys, among
 
 NOTHING, WHOLE, PROBLEMS = "nothing", "whole", "problems"
 
@@ -78,7 +78,7 @@ def _problems(
         yield DocumentError("id-type", "_id", sentence, target=target.collection)
     wrong: dict[str, str] = {}
     for problem in schema.problems(at.schemas[key], Value(3, part)):
-        error = _wrong(at, target, problem)
+        error = as_error(at, target, problem)
         wrong[problem.path[0]] = error.path
         if has_range or error.path != "_id":
             yield error
@@ -100,12 +100,3 @@ def _taken(
         # A field that was left out counts as null, which the part does not hold.
         if taken.path not in wrong.values():
             yield taken
-
-
-def _wrong(at: OpenRun, target: type[Target], problem: Problem) -> DocumentError:
-    """The problem in the words of the slow path, which quarantine has."""
-    name, *rest = problem.path
-    path = ".".join((source_path(at, target, name), *rest))
-    where = f"{target.collection}.{'.'.join(problem.path)}"
-    sentence = f"{path} {problem.found}; {where} must be {problem.wanted}"
-    return DocumentError(problem.reason, path, sentence, target=target.collection)

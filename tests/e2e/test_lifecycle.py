@@ -83,7 +83,7 @@ def test_a_run_goes_through_everything_that_can_happen_and_every_byte_is_right(
         driver = shop.begin(*START)
 
         # A worker dies with a chunk in its hands: another has it within seconds.
-        until(lambda: shop.states().get("verified", 0) >= 4)
+        until(lambda: shop.states().get("migrated", 0) >= 6)
         n, holder = until(lambda: holders(shop, "migrate"))[0]
         died = kill(workers.pop(holder.partition("@")[0]))
         until(lambda: is_followed(shop, n, holder), seconds=20)
