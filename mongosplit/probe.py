@@ -1,8 +1,8 @@
 """The probe: finds by halving which parts of a chunk the server refuses, and leaves nothing behind.
 
-A transaction ends at the first document that the server refuses, so each try names one of them. In
-a chunk with many, halves are tried by themselves, each in a transaction that is aborted: for `k` bad
-among `n` about `2 k log n` tries, and every document is tried `log n` times at most.
+A transaction ends at the first document that the server refuses, so each try names one of them. Of
+a chunk with many, halves are tried by themselves, each in a transaction that is aborted: about
+`2 k log n` tries for `k` bad among `n`, and every document is tried `log n` times at most.
 """
 
 from __future__ import annotations
