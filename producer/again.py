@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mongosplit.errors import Refused
+from mongosplit.errors import LeaseHeld, Refused
 from mongosplit.ledger import asks, chunks, claims, leases, runs
 from mongosplit.model import ChunkState, Run, RunState
 from mongosplit.open_run import OpenRun
@@ -101,19 +102,30 @@ def ask(at: Connection, opened: OpenRun, wanted: Wanted) -> OpenRun:
     _let_go_on(at, opened, wanted)
     for kind in wanted.kinds:
         _ask_kind(at, run, kind, wanted.where, actor)
-    return OpenRun(at.client, at.ledger, runs.get(at.ledger, run.id), opened.migration)
+    opened = OpenRun(at.client, at.ledger, runs.get(at.ledger, run.id), opened.migration)
+    if opened.run.resting or opened.run.state in _RESTING:
+        # Its driver brought it to its end before anything was asked for.
+        return _run_on(at, opened, wanted)
+    return opened
 
 
 def _let_go_on(at: Connection, opened: OpenRun, wanted: Wanted) -> None:
     """The run goes on before chunks are asked for: in one that is over they would wait for ever."""
-    run, spans = opened.run, _spans(wanted)
+    run = opened.run
     if run.state is not RunState.RUNNING:
-        leases.hold_when_free(at.ledger, run.id, planning.holder_of(at.settings))
-        planning.run_on(opened, spans, actor=at.settings.actor, why=f"retry of {wanted.part}")
+        with suppress(LeaseHeld):
+            # A driver that has the run, to verify the rest of it, goes on with what is asked for.
+            leases.hold_when_free(at.ledger, run.id, planning.holder_of(at.settings))
+        _run_on(at, opened, wanted)
     elif run.selection is not None:
-        both = [*run.selection, *spans]
+        both = [*run.selection, *_spans(wanted)]
         merged = Selection.merged((first, last) for first, last in both)
         runs.note(at.ledger, run.id, selection=merged.to_document())
+
+
+def _run_on(at: Connection, opened: OpenRun, wanted: Wanted) -> OpenRun:
+    why = f"retry of {wanted.part}"
+    return planning.run_on(opened, _spans(wanted), actor=at.settings.actor, why=why)
 
 
 def _ask_kind(at: Connection, run: Run, kind: str, where: dict[str, Any], actor: str) -> None:

@@ -116,6 +116,9 @@ def _is_over(at: OpenRun, tick: Tick, *, stay: bool) -> bool:
         return False
     if verifying.is_left(at, run) or asks.left_to_undo(at.ledger, run.id, limit=1):
         return False
+    if run.state is RunState.MIGRATED:
+        # What was asked for while it came to its end is for the next tick.
+        return not chunks.numbers(at.ledger, run.id, chunks.WANTED, limit=1)
     if run.state is RunState.PAUSED:
         return run.resting or not stay or run.asked.get("actor") == breaker.ACTOR
     return run.state is not RunState.RUNNING or not settling.is_wanted(at, run)

@@ -302,6 +302,26 @@ def test_a_chunk_is_rolled_back_and_retried_while_the_driver_migrates_others(
     good(typed("history", "--check"))
 
 
+def test_a_retry_is_done_by_the_driver_that_only_waits_for_verification(typed: Typed) -> None:
+    shop = typed.shop
+    shop.data["users"].insert_many(users(40))
+    shop.worker("w1", queues="migrate,rollback")
+    driver = shop.begin(*START)
+    until(lambda: state(shop) == "migrated")
+    good(typed("rollback", "users", "--yes", "--chunks", "2"))
+    assert in_targets(shop) == of_chunks(1, 3, 4)
+    assert (
+        "asked for: run users-1 is being driven"
+        in good(typed("retry", "users", "--yes", "--chunks", "2")).err
+    )
+    until(lambda: state_of_chunk(shop, 2) == "migrated")
+    assert in_targets(shop) == of_chunks(1, 2, 3, 4)
+    shop.worker("w2", queues="verify")
+    assert driver.wait(timeout=30) == 0, shop.log("command")
+    assert state(shop) == "verified"
+    shop.assert_every_outcome_is_told()
+
+
 def in_targets_of(shop: Shop, n: int) -> list[Document]:
     mine = {"_id": {"$in": [*of_chunks(n)]}}
     return [row for name in TARGETS for row in shop.data[name].find(mine)]
