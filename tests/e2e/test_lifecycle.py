@@ -167,13 +167,20 @@ def test_a_worker_killed_in_the_middle_of_a_rollback_is_followed_within_seconds(
     shop.assert_every_outcome_is_told()
 
 
+def is_held_back(shop: Shop, command: str) -> bool:
+    """Whether the server holds such a command of the command line back by now."""
+    held = {"appName": "mongosplit", f"command.{command}": {"$exists": True}}
+    stages: list[dict[str, Any]] = [{"$currentOp": {}}, {"$match": held}]
+    return next(iter(shop.data.client.admin.aggregate(stages)), None) is not None
+
+
 def test_a_rollback_that_is_killed_is_gone_on_with_when_typed_again(
     typed: Typed, four_applied: Shop
 ) -> None:
     shop = four_applied
     with shop.slowed("delete", milliseconds=60_000, application="mongosplit", mode={"times": 1}):
         rollback = shop.begin(*ROLLBACK)
-        until(lambda: holders(shop, "rollback"))
+        until(lambda: is_held_back(shop, "delete"))
         died = kill(rollback)
         assert run_of(shop)["state"] == "rolling_back"
         # The dead one's lease is 15 s; its transaction would hold the chunk for 60.
