@@ -51,7 +51,7 @@ def walk(
             f"chunk size {chunk_size:,} is not between 1 and {LARGEST_CHUNK:,}",
             hint="give --chunk-size 1000 (MONGOSPLIT_CHUNK_SIZE)",
         )
-    index = _Index(collection, session)
+    index = Index(collection, session)
     if index.has_collated_ids():
         raise Refused(
             f"{collection.name} has ids of text, ordered by a collation that ranges cannot follow",
@@ -84,7 +84,7 @@ class KeyMap:
         return self._chunks[bisect_right(self._starts, sort_key(value)) - 1]
 
 
-class _Index:
+class Index:
     """The `_id` index of one collection, read by position."""
 
     def __init__(self, collection: Collection[Any], session: ClientSession | None) -> None:
@@ -92,6 +92,7 @@ class _Index:
         self._session = session
 
     def id_at(self, within: dict[str, Any], skip: int, direction: int = ASCENDING) -> object | None:
+        """The id at a position of what a query finds, None beyond its end."""
         row = self._rows.find_one(
             within,
             {"_id": 1},
@@ -117,6 +118,7 @@ class _Index:
         return found if _restorable(found) else None
 
     def count(self, within: Range) -> int:
+        """How many documents the range holds."""
         return self._rows.count_documents(within.query(), hint={"_id": 1}, session=self._session)
 
     def has_collated_ids(self) -> bool:
@@ -135,7 +137,7 @@ def _restorable(value: object) -> bool:
 
 
 def _divide(
-    index: _Index, bracket: Bracket, size: int, tail: list[Range]
+    index: Index, bracket: Bracket, size: int, tail: list[Range]
 ) -> Iterator[tuple[Range, int]]:
     """The ranges of one bracket and their sizes; what they leave over is added to `tail`."""
     rest = Range(bracket)
@@ -154,7 +156,7 @@ def _divide(
         tail.append(rest)
 
 
-def _chunks(index: _Index, size: int, on_progress: Callable[[int], None]) -> Iterator[PlannedChunk]:
+def _chunks(index: Index, size: int, on_progress: Callable[[int], None]) -> Iterator[PlannedChunk]:
     tail: list[Range] = []
     n = planned = 0
     for bracket in Bracket:
