@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError, DocumentTooLarge
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
 from mongosplit import breaker, gate
 from mongosplit.derive import RowTooLarge, by_pipeline
+from mongosplit.divide import TRANSACTION_TOO_LARGE, divide
 from mongosplit.errors import Failed
 from mongosplit.keyspace import union_query
 from mongosplit.ledger import chunks, kept, quarantine
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, claimed
-from mongosplit.model import APPLIED, Chunk, ChunkState, Outcome
+from mongosplit.model import Chunk, ChunkState, Outcome
 from mongosplit.mongo import (
     Session,
     explained_chunk,
@@ -40,7 +41,7 @@ from mongosplit.unique import among
 WORK = "migrate"
 
 SLOW_ROUNDS = 25
-"""How often the server may refuse what the slow path held for good, before the chunk fails."""
+"""How often the server may refuse what the slow path held for good, or the chunk is divided."""
 PROBE_EVERY = 8
 """After so many rounds, each of which has named one document, the others are found by halving."""
 
@@ -89,7 +90,7 @@ def migrate_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
     started = time.monotonic()
     with explained_chunk(at.run.id, n):
         chunk = chunks.get(at.ledger, at.run.id, n)
-    if not _wanted(chunk):
+    if not chunks.is_wanted(chunk):
         return Outcome(at.run.id, n, "nothing", chunk.state.value)
     with (
         explained_chunk(at.run.id, n),
@@ -105,10 +106,6 @@ def migrate_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
     return outcome
 
 
-def _wanted(chunk: Chunk) -> bool:
-    return chunk.state is ChunkState.PENDING or (chunk.mend and chunk.state in APPLIED)
-
-
 def _until_good(copy: _Copy, session: Session) -> Outcome:
     way, tried = _Way(), _Tried()
     for round_ in range(1, SLOW_ROUNDS + 1):
@@ -118,6 +115,10 @@ def _until_good(copy: _Copy, session: Session) -> Outcome:
             way = replace(way, slow=True, by_rows=False)
         except BulkWriteError as error:
             way = _slower(way, refusals(error))
+        except OperationFailure as error:
+            if error.code not in TRANSACTION_TOO_LARGE:
+                raise
+            divide(copy.at, session, copy.n, actor=copy.attempt.worker)
         if round_ % PROBE_EVERY == 0:
             way = replace(way, refused=way.refused | refused_among(copy.at, tried.parts))
     raise Failed(
@@ -138,7 +139,7 @@ def _body(copy: _Copy, way: _Way, tried: _Tried) -> Callable[[Session], Outcome]
 
     def in_transaction(session: Session) -> Outcome:
         chunk = chunks.take_fence(at.ledger, session, at.run.id, copy.n)
-        if not _wanted(chunk):
+        if not chunks.is_wanted(chunk):
             session.abort_transaction()
             return Outcome(at.run.id, copy.n, "nothing", chunk.state.value)
         found = _derived(at, chunk, session, way)
@@ -176,9 +177,7 @@ def _write(copy: _Copy, session: Session, chunk: Chunk, found: Sorted) -> None:
     digest = hashlib.sha256()
     for key, documents in found.parts.items():
         if documents:
-            rows = [RawBSONDocument(document) for document in documents]
-            target = at.target(at.migration.keys[key])
-            target.insert_many(rows, ordered=False, session=session)
+            at.sub_batches(key).insert(documents, _inserter(at, key, session))
             digest.update(b"".join(documents))
     for adoption in found.adoptions:
         kept.adopt(at.data, session, adoption)
@@ -194,6 +193,16 @@ def _write(copy: _Copy, session: Session, chunk: Chunk, found: Sorted) -> None:
     }
     worker, to = copy.attempt.worker, ChunkState.MIGRATED
     chunks.record(at.ledger, session, chunk, to, done | ours, actor=worker, told=done)
+
+
+def _inserter(at: OpenRun, key: str, session: Session) -> Callable[[Sequence[bytes]], None]:
+    target = at.target(at.migration.keys[key])
+
+    def insert(documents: Sequence[bytes]) -> None:
+        rows = [RawBSONDocument(document) for document in documents]
+        target.insert_many(rows, ordered=False, session=session)
+
+    return insert
 
 
 def _done(copy: _Copy, chunk: Chunk, found: Sorted, digest: str) -> dict[str, Any]:

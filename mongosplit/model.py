@@ -130,6 +130,8 @@ class Run:
     resting: bool = False
     on_change: str = "keep"
     drill: dict[str, Any] | None = None
+    pace: dict[str, Any] = field(default_factory=dict)
+    health: dict[str, Any] | None = None
 
     @property
     def state_words(self) -> str:
@@ -170,7 +172,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a chunk task returns: counts, duration, state. Never documents."""
+    """What a chunk task returns: counts, duration, state. Never documents.
+
+    `waited` are the milliseconds before it, for a permit of the pace.
+    """
 
     run: str
     n: int
@@ -181,6 +186,7 @@ class Outcome:
     mismatches: int = 0
     kept: int = 0
     milliseconds: int = 0
+    waited: int = 0
 
     def to_message(self) -> dict[str, str | int]:
         """As JSON for Celery and Flower: short, and free of what is zero."""

@@ -14,6 +14,10 @@ from mongosplit.ledger.book import Ledger
 from mongosplit.model import Run
 from mongosplit.mongo import Client, Data, Documents, exact
 from mongosplit.schema import Schema
+from mongosplit.sub_batches import SubBatches
+
+TARGET_MILLISECONDS = 250
+"""How long one insert is to take at most, and a chunk, where the run's options do not say it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,17 @@ class OpenRun:
     def target(self, target: type[Target]) -> Documents:
         """The collection of a target."""
         return self.data[target.collection]
+
+    def sub_batches(self, key: str) -> SubBatches:
+        """What this process has learned of inserting into a target, by its row key."""
+        if key not in self._sub_batches:
+            target = self.run.options.get("target_milliseconds", TARGET_MILLISECONDS)
+            self._sub_batches[key] = SubBatches(target / 1000)
+        return self._sub_batches[key]
+
+    @cached_property
+    def _sub_batches(self) -> dict[str, SubBatches]:
+        return {}
 
     @cached_property
     def schemas(self) -> dict[str, Schema]:

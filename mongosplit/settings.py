@@ -18,6 +18,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from mongosplit.errors import UsageError
+from mongosplit.signal_thresholds import Thresholds
 
 PREFIX = "MONGOSPLIT_"
 HOME = Path(".mongosplit")
@@ -45,6 +46,12 @@ class Settings(BaseSettings):
     migration: str = Field("users", min_length=1, description="the migration when none is named")
     chunk_size: int = Field(1000, ge=1, le=100_000, description="source documents in a chunk")
     wave_size: int = Field(200, ge=1, le=5000, description="chunks sent as one chord")
+    target_milliseconds: int = Field(
+        250,
+        ge=10,
+        le=30_000,
+        description="how long a chunk is to take; slower ones: smaller waves",
+    )
     waves_in_flight: int = Field(3, ge=1, le=100, description="waves sent before one is closed")
     verify_share: float = Field(
         0.1, ge=0, le=1, description="share of chunks also verified through the Python reference"
@@ -54,6 +61,12 @@ class Settings(BaseSettings):
     )
     breaker_chunks: float = Field(
         0.5, gt=0, le=1, description="share of failed chunks that stops a run"
+    )
+    throttle: str = Field(
+        "", description="where the database's health slows or stops a run: signal=soft:hard, or off"
+    )
+    throttle_command: str = Field(
+        "", description="a command whose exit code or number says how well the database is"
     )
     max_attempts: int = Field(6, ge=1, le=100, description="tries of a chunk before it is failed")
     retry_seconds: float = Field(
@@ -96,6 +109,14 @@ class Settings(BaseSettings):
         if name in MONGODB_S_OWN:
             raise ValueError(f"cannot be one of {', '.join(MONGODB_S_OWN)}: they are MongoDB's own")
         return name
+
+    @field_validator("throttle")
+    @classmethod
+    def _throttle_parses(cls, text: str) -> str:
+        try:
+            return str(Thresholds.parse(text))
+        except UsageError as error:
+            raise ValueError(f"cannot be read: {error.message} ({error.hint})") from error
 
     @property
     def data_database(self) -> str:

@@ -147,7 +147,7 @@ def migrate_sentence(tick: Tick) -> str:
     parts = [f"{tick.chunks(*APPLIED):,}/{tick.total:,} chunks", f"{rate:,.0f} {tick.unit}/s"]
     eta = tick.eta_seconds
     parts.append(f"ETA {duration(eta)}" if eta is not None else "ETA unknown")
-    parts.append("pace: no limit")
+    parts.append(f"pace: {tick.pace}")
     if failed := tick.chunks(ChunkState.FAILED):
         parts.append(f"[red]{failed:,} failed[/red]")
     if quarantined := tick.sum("quarantined"):

@@ -37,24 +37,26 @@ def broker_errors() -> Iterator[None]:
         ) from error
 
 
-def send_wave(wave: Wave) -> None:
+def send_wave(wave: Wave, pace: str) -> None:
     """Send the wave as one chord; its callback closes the wave and kicks off verification.
+
+    `pace` is for those who read Flower.
 
     The header is a generator: a list would leave a subscription behind for each chunk.
     """
     key = f"{wave.run}:{wave.n}"
-    header = (_chunk(wave.run, n, wave.n) for n in wave.chunks)
+    header = (_chunk(wave.run, n, wave.n, pace) for n in wave.chunks)
     callback = close_wave.si(key).set(queue="verify", argsrepr=f"{wave.run} wave {wave.n}")
     callback.on_error(close_wave.si(key).set(queue="verify"))
     with broker_errors():
         chord(header, app=app)(callback)
 
 
-def send_chunks(run: str, numbers: Iterable[int]) -> None:
+def send_chunks(run: str, numbers: Iterable[int], pace: str) -> None:
     """Send chunks whose message was lost, each on its own; a double is harmless."""
     with broker_errors():
         for n in numbers:
-            _chunk(run, n, 0).apply_async()
+            _chunk(run, n, 0, pace).apply_async()
 
 
 def send_rollbacks(run: str, numbers: Iterable[int]) -> None:
@@ -65,8 +67,9 @@ def send_rollbacks(run: str, numbers: Iterable[int]) -> None:
             rollback_chunk.apply_async((run, n), queue="rollback", **seen)
 
 
-def _chunk(run: str, n: int, wave: int):  # type: ignore[no-untyped-def] # celery has no types
-    seen = {"argsrepr": f"{run} #{n}", "kwargsrepr": f"wave {wave}" if wave else "sent again"}
+def _chunk(run: str, n: int, wave: int, pace: str):  # type: ignore[no-untyped-def] # celery has no types
+    which = f"wave {wave}" if wave else "sent again"
+    seen = {"argsrepr": f"{run} #{n}", "kwargsrepr": f"{which}, {pace}"}
     return migrate_chunk.s(run, n, wave).set(queue="migrate", **seen)
 
 

@@ -15,11 +15,21 @@ from threading import Event
 
 from mongosplit import breaker
 from mongosplit.ledger import asks, audit, chunks, leases, runs, tally
+from mongosplit.ledger.book import now
 from mongosplit.model import FINISHED, Run, RunState
 from mongosplit.open_run import OpenRun
 from mongosplit.selection import Selection
 from mongosplit.settings import Settings
-from producer import dispatch, migrating, rolling_back, settling, verifying
+from producer import (
+    dispatch,
+    health,
+    migrating,
+    pacing_facts,
+    rolling_back,
+    settling,
+    verifying,
+    worker_rate,
+)
 from producer.dispatch import BrokerAway
 from producer.tick import Eyes, Tick
 from worker import verification
@@ -49,13 +59,15 @@ def drive(
     leases.hold_when_free(at.ledger, run_id, holder)
     try:
         runs.first_verification(at.ledger, run_id)
-        while True:
-            leases.hold(at.ledger, run_id, holder)
-            tick = _tick(at, settings, eyes, undo_only=undo_only)
-            on_tick(tick)
-            over = _is_undone(at, tick) if undo_only else _is_over(at, tick, stay=stay)
-            if over or stop.wait(TICK_SECONDS):
-                return tick
+        with health.watching(at, settings) as doctor:
+            while True:
+                leases.hold(at.ledger, run_id, holder)
+                tick = _tick(at, settings, eyes, undo_only=undo_only)
+                doctor.throughput = tick.rate
+                on_tick(tick)
+                over = _is_undone(at, tick) if undo_only else _is_over(at, tick, stay=stay)
+                if over or stop.wait(TICK_SECONDS):
+                    return tick
     finally:
         audit.chain(at.ledger)
         leases.let_go(at.ledger, run_id, holder)
@@ -71,7 +83,8 @@ def _tick(at: OpenRun, settings: Settings, eyes: Eyes, *, undo_only: bool) -> Ti
         outstanding, sent = migrating.close_waves(at, eyes)
         if run.state is RunState.RUNNING and not undo_only:
             migrating.send_waves(at, run, settings, sent, len(outstanding))
-            migrating.send_lost(at, eyes, outstanding)
+            migrating.send_lost(at, run, eyes, outstanding)
+            worker_rate.tell_newcomers(run.pace.get("per_worker"), eyes.told_rate)
         verifying.send_leftover(at, run, settings, eyes)
         queued = dispatch.queued("migrate")
     except BrokerAway as error:
@@ -80,7 +93,8 @@ def _tick(at: OpenRun, settings: Settings, eyes: Eyes, *, undo_only: bool) -> Ti
     totals = tally.totals(at.ledger, run.id)
     rate = eyes.rate(sum(row["docs"] for row in totals.values()))
     selected = _selected(at, run)
-    tick = Tick(run, totals, rate, queued, to_undo, obstacle, selected)
+    pace = pacing_facts.sentence(pacing_facts.facts(run, now()))
+    tick = Tick(run, totals, rate, queued, to_undo, obstacle, selected, pace)
     if undo_only and run.state is RunState.RUNNING:
         return tick
     return replace(tick, run=_settled(at, tick, eyes))

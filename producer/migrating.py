@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
-from mongosplit.ledger import chunks, claims, waves
+from mongosplit.ledger import chunks, claims, paces, tally, waves
+from mongosplit.ledger.book import now
 from mongosplit.ledger.waves import Wave
 from mongosplit.model import ChunkState, Run
 from mongosplit.open_run import OpenRun
@@ -15,6 +17,8 @@ from producer import dispatch
 from producer.tick import Eyes
 from worker import presence, verification
 
+LEAST_WAVE = 10
+RECENTLY = timedelta(seconds=30)
 CALLBACK_SECONDS = 3.0
 """How long a finished wave waits for its chord's callback before the driver closes it."""
 
@@ -53,21 +57,41 @@ def send_waves(
     at: OpenRun, run: Run, settings: Settings, sent: list[int], outstanding: int
 ) -> None:
     """Refill by count, so that a straggler in one wave keeps nobody from the next."""
-    while outstanding <= settings.wave_size * (settings.waves_in_flight - 1):
+    if outstanding > settings.wave_size * (settings.waves_in_flight - 1):
+        return
+    size = wave_size(at, settings)
+    while outstanding <= size * (settings.waves_in_flight - 1):
         unsent = {"$and": [wanted(run), {"n": {"$nin": sent}}]}
-        numbers = chunks.numbers(at.ledger, at.run.id, unsent, limit=settings.wave_size)
+        numbers = chunks.numbers(at.ledger, at.run.id, unsent, limit=size)
         if not numbers:
             return
         sent += numbers
         outstanding += len(numbers)
-        dispatch.send_wave(waves.open_next(at.ledger, at.run.id, numbers))
+        dispatch.send_wave(waves.open_next(at.ledger, at.run.id, numbers), _pace(run))
 
 
-def send_lost(at: OpenRun, eyes: Eyes, outstanding: set[int]) -> None:
+def wave_size(at: OpenRun, settings: Settings) -> int:
+    """Chunks in the next wave: as set, and fewer where a chunk takes longer than it should.
+
+    So a wave takes about as long as one of quick chunks would, and what is asked of the run
+    meanwhile has no long queue before it.
+    """
+    took = tally.recent_milliseconds(at.ledger, at.run.id, RECENTLY)
+    if took is None or took <= settings.target_milliseconds:
+        return settings.wave_size
+    fitting = settings.wave_size * settings.target_milliseconds // took
+    return min(settings.wave_size, max(LEAST_WAVE, fitting))
+
+
+def send_lost(at: OpenRun, run: Run, eyes: Eyes, outstanding: set[int]) -> None:
     """Send chunks again that are neither in the queue nor in a living worker's hands."""
     carried = carried_by(at, "migrate")
     lost = eyes.migrate.lost(outstanding, carried, dispatch.queued("migrate"))
-    dispatch.send_chunks(at.run.id, lost)
+    dispatch.send_chunks(at.run.id, lost, _pace(run))
+
+
+def _pace(run: Run) -> str:
+    return paces.limit_of(run.pace, now()).sentence
 
 
 def carried_by(at: OpenRun, work: str) -> set[int]:

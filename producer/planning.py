@@ -91,6 +91,8 @@ def _facts(at: Subject) -> dict[str, Any]:
         "options": {
             "chunk_size": at.settings.chunk_size,
             "verify_share": at.settings.verify_share,
+            "throttle": at.settings.throttle,
+            "target_milliseconds": at.settings.target_milliseconds,
             **breaker.limits(at.settings.breaker_documents, at.settings.breaker_chunks),
         },
     }

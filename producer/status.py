@@ -14,6 +14,7 @@ from mongosplit.ledger.chunks import IS_APPLIED
 from mongosplit.model import APPLIED, ChunkState, Run, RunState
 from mongosplit.range_text import range_text
 from mongosplit.selection import Selection, brackets
+from producer import pacing_facts
 
 RATE_SECONDS = 10.0
 
@@ -59,7 +60,7 @@ def facts(ledger: Ledger, run: Run) -> dict[str, Any]:
             "adopted": sum(row["adopted"] for row in applied),
         },
         "targets": _targets(ledger, run),
-        "pace": {"rate_limit": None, "reason": "no limit is set"},
+        "pace": pacing_facts.facts(run, now()),
         "rate": round(rate, 1),
         "eta_seconds": _eta(run, left, rate),
         "seconds": _seconds(run),
@@ -85,7 +86,14 @@ def _applied(ledger: Ledger, run: Run) -> list[dict[str, Any]]:
     The tail is left out: it is applied from the start, and holds nothing.
     """
     known = brackets(ledger, run.id)
-    spans = tally.spans(ledger, run.id, {**IS_APPLIED, "tail": None})
+    applied = {**IS_APPLIED, "tail": None}
+    if chunks.numbers(ledger, run.id, {"divided_from": {"$exists": True}}, limit=1):
+        # The halves of a divided chunk are neighbours by their ranges, not by their numbers.
+        return [
+            {"chunks": str(Selection.of(numbers)), "ids": range_text(joined, known)}
+            for numbers, joined in tally.joined(ledger, run.id, applied, limit=SPANS)
+        ]
+    spans = tally.spans(ledger, run.id, applied)
     return [
         {"chunks": tally.span_words([span]), "ids": _ids(ledger, run, span, known)}
         for span in spans[:SPANS]

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mongosplit.model import ChunkState
+from producer import pacing_facts
 from producer.checks import Finding
 from producer.console import counted, data, duration, say
 
@@ -57,6 +58,8 @@ def summary(facts: dict[str, Any]) -> None:
     data.print(f"chunks       {by_state}")
     _applied(facts)
     data.print(f"verified     {_verification(facts)}")
+    if facts["state"] in ("running", "pausing", "paused"):
+        data.print(Text(f"pace         {pacing_facts.sentence(facts['pace'])}"))
     if documents["adopted"]:
         data.print(f"adopted      {documents['adopted']:,} subscribers the application had already")
     _quarantine(facts)

@@ -26,6 +26,7 @@ class Tick:
     to_undo: int = 0
     obstacle: str = ""
     selected: dict[str, dict[str, int]] | None = None
+    pace: str = "no limit"
 
     @property
     def shown(self) -> dict[str, dict[str, int]]:
@@ -87,6 +88,7 @@ class Eyes:
     rollback: LossWatch = field(default_factory=LossWatch)
     finished: dict[int, float] = field(default_factory=dict)
     tail_sent: bool = False
+    told_rate: set[str] = field(default_factory=set)
     to_undo_sent: set[int] = field(default_factory=set)
     seen: deque[tuple[float, int]] = field(default_factory=deque)
 

@@ -15,9 +15,9 @@ from mongosplit.errors import MongosplitError
 from mongosplit.settings import Settings, missing, read_settings
 
 QUEUES = ("migrate", "verify", "rollback")
-SOFT_SECONDS = 50
-"""Below MongoDB's own 60 s, so that a slow chunk ends by an orderly abort."""
-HARD_SECONDS = 80
+SOFT_SECONDS = 75
+"""The longest wait for a permit, and less for the chunk than MongoDB's own 60 s."""
+HARD_SECONDS = 105
 VISIBILITY_SECONDS = 600
 """Longer than a task at its hard limit, its longest countdown and a wait for a permit together."""
 LONGEST_COUNTDOWN_SECONDS = 30

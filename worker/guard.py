@@ -6,7 +6,7 @@ import logging
 import random
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -20,12 +20,17 @@ from mongosplit.ledger.book import Ledger, now
 from mongosplit.ledger.claims import Attempt
 from mongosplit.model import Outcome
 from mongosplit.open_run import OpenRun
-from worker import place, presence
+from mongosplit.rate_limit import TOO_LONG
+from worker import pacing, place, presence
 from worker.app import LONGEST_COUNTDOWN_SECONDS, SOFT_SECONDS
 
 log = logging.getLogger(__name__)
 
 FENCE_SECONDS = 2.0
+
+
+class NoPermit(TransientError):
+    """The pace has let the chunk not begin in time; its message comes again."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Duty:
     work: Callable[[OpenRun, Attempt], Outcome]
     give_up: Callable[[Ledger, dict[str, str], str], object]
     wave: int = 0
+    paced: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.run} #{self.n}"
@@ -50,8 +56,8 @@ def carry_out(task: Task, duty: Duty) -> dict[str, Any]:
     """
     try:
         return _work(task, duty).to_message()
-    except FenceBusy as error:
-        # Waiting for another transaction is not a failed attempt.
+    except (FenceBusy, NoPermit) as error:
+        # Waiting for another transaction, or for a permit, is not a failed attempt.
         _again(task, duty, FENCE_SECONDS, error)
     except DefinitionChanged as error:
         # Another worker may hold the right version, so the message goes round a few times.
@@ -79,7 +85,14 @@ def _work(task: Task, duty: Duty) -> Outcome:
         most=place.settings().max_attempts,
         is_dead=presence.is_dead,
     )
-    return duty.work(at, attempt)
+    if not duty.paced:
+        return duty.work(at, attempt)
+    waited = pacing.admitted(at.ledger, duty.run, duty.n)
+    if waited.reason == TOO_LONG:
+        raise NoPermit(f"no permit within {pacing.MOST_SECONDS:.0f} s")
+    if not waited.granted:
+        return Outcome(duty.run, duty.n, "held", waited.reason)
+    return replace(duty.work(at, attempt), waited=int(waited.seconds * 1000))
 
 
 def _as_ours(error: Exception) -> TransientError:

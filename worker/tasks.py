@@ -37,6 +37,7 @@ def migrate_chunk(self: Task, run: str, n: int, wave: int = 0) -> dict[str, Any]
         work=lambda at, attempt: migrate.migrate_chunk(at, n, attempt),
         give_up=lambda ledger, error, actor: _fail(ledger, run, n, error, actor),
         wave=wave,
+        paced=True,
     )
     return carry_out(self, duty)
 

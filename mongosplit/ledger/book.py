@@ -44,6 +44,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     "quarantine": [_BY_CHUNK, IndexModel([("run", ASCENDING), ("reason", ASCENDING)])],
     "kept": [_BY_CHUNK],
     "mismatches": [_BY_CHUNK],
+    "probe": [],
     "outbox": [IndexModel([("at", ASCENDING), ("_id", ASCENDING)])],
     "audit": [
         IndexModel("entry", unique=True),
@@ -95,7 +96,8 @@ class Ledger:
                     # Somebody may have made it between the look and the making.
                     if isinstance(error, OperationFailure) and error.code != NAMESPACE_EXISTS:
                         raise
-            self.database[name].create_indexes(indexes)
+            if indexes:
+                self.database[name].create_indexes(indexes)
 
 
 def chunk_key(run: str, n: int) -> dict[str, Any]:

@@ -48,6 +48,11 @@ def from_row(row: dict[str, Any]) -> Chunk:
     )
 
 
+def is_wanted(chunk: Chunk) -> bool:
+    """Whether a migrate task has something to do for it."""
+    return chunk.state is ChunkState.PENDING or (chunk.mend and chunk.state in APPLIED)
+
+
 def get(ledger: Ledger, run: str, n: int, *, session: Session | None = None) -> Chunk:
     """The chunk, as it is in the session's snapshot."""
     row = ledger["chunks"].find_one({"_id": chunk_key(run, n)}, session=session)

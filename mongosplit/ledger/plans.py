@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from mongosplit.ledger.book import Ledger, chunk_key
-from mongosplit.model import ChunkState
+from mongosplit.model import Chunk, ChunkState
+from mongosplit.mongo import Session
 from mongosplit.plan import PlannedChunk
 
 _ROWS_AT_ONCE = 1000
@@ -28,6 +30,23 @@ def write_plan(ledger: Ledger, run: str, planned: Iterable[PlannedChunk]) -> dic
     if rows:
         ledger["chunks"].insert_many(rows, ordered=False)
     return {"chunks": chunks, "docs": docs}
+
+
+def divide(
+    ledger: Ledger,
+    session: Session,
+    chunk: Chunk,
+    number: int,
+    lower: PlannedChunk,
+    upper: PlannedChunk,
+) -> None:
+    """Let a chunk whose fence this transaction has taken keep the lower half; enter the upper."""
+    ranges = [found.to_document() for found in lower.ranges]
+    change = {"$set": {"ranges": ranges, "planned": lower.docs}}
+    ledger["chunks"].update_one({"_id": chunk_key(chunk.run, chunk.n)}, change, session=session)
+    row = _row(chunk.run, replace(upper, n=number))
+    row |= {"state": chunk.state.value, "divided_from": chunk.n}
+    ledger["chunks"].insert_one(row, session=session)
 
 
 def discard_plan(ledger: Ledger, run: str) -> None:

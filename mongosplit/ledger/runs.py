@@ -45,6 +45,8 @@ def _run(row: dict[str, Any]) -> Run:
         resting=row.get("resting", False),
         on_change=row.get("on_change", "keep"),
         drill=row.get("drill"),
+        pace=row.get("pace", {}),
+        health=row.get("health"),
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from mongosplit.keyspace import Range
 from mongosplit.ledger.book import Ledger, now
-from mongosplit.ledger.chunks import from_row
+from mongosplit.ledger.chunks import IS_APPLIED, from_row
 from mongosplit.model import Chunk, ChunkState
+
+RECENT = 100
+"""Of how many chunks at most the median is taken."""
 
 UNWELL: dict[str, Any] = {
     "$or": [
@@ -66,6 +71,14 @@ def docs(ledger: Ledger, run: str, query: dict[str, Any]) -> int:
     return sum(row["docs"] for row in rows)
 
 
+def recent_milliseconds(ledger: Ledger, run: str, within: timedelta) -> int | None:
+    """The median of what chunks took that were migrated within the last while, None without any."""
+    since = {"run": run, "finished": {"$gte": now() - within}, **IS_APPLIED}
+    rows = ledger["chunks"].find(since, {"milliseconds": 1}).sort("finished", -1).limit(RECENT)
+    took = sorted(row["milliseconds"] for row in rows)
+    return took[len(took) // 2] if took else None
+
+
 def failures(
     ledger: Ledger, run: str, query: dict[str, Any] = UNWELL, *, limit: int = 5
 ) -> list[Chunk]:
@@ -99,3 +112,22 @@ def span_words(spans: list[tuple[int, int]], *, most: int = 20) -> str:
     said = [f"{first}-{last}" if last > first else str(first) for first, last in spans[:most]]
     more = len(spans) - most
     return ",".join(said) + (f" and {more:,} more" if more > 0 else "")
+
+
+def joined(
+    ledger: Ledger, run: str, query: dict[str, Any], *, limit: int
+) -> list[tuple[list[int], Range]]:
+    """The chunks that a query finds, joined where their ranges meet: numbers, whole range."""
+    rows = ledger["chunks"].find({"$and": [{"run": run}, query]}, {"n": 1, "ranges": 1})
+    parts = sorted(
+        ((Range.from_document(part), row["n"]) for row in rows for part in row["ranges"]),
+        key=lambda found: found[0].start,
+    )
+    found: list[tuple[list[int], Range]] = []
+    for part, n in parts:
+        last = found[-1][1] if found else None
+        if last is not None and last.bracket is part.bracket and last.end == part.start:
+            found[-1] = ([*found[-1][0], n], replace(last, hi=part.hi, upto=part.upto))
+        else:
+            found.append(([n], part))
+    return found[:limit]

@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from producer.console import counting, say
 from producer.options import report_error
 
 DATABASE = "bench"
+BROKER = "MONGOSPLIT_REDIS_URL"
 OPLOG_MB = 1024
 """Room for some forty cells of 20,000 users; it wraps around, and nobody reads it."""
 
@@ -65,9 +67,9 @@ def main(
     facts = {"command": f"{typed} --users {users} --rounds {rounds} --chunk {chunk}"}
     began = time.monotonic()
     try:
-        with EmbeddedServers(redis=False, cache_gb=cache_gb, oplog_mb=OPLOG_MB) as servers:
+        with EmbeddedServers(cache_gb=cache_gb, oplog_mb=OPLOG_MB) as servers:
             url = servers.mongo_url
-            with explained(url), open_client(url) as client:
+            with _broker(servers.redis_url), explained(url), open_client(url) as client:
                 own = settings(url, database=DATABASE, chunk=chunk)
                 stage = Stage(client, own, rounds, patience)
                 facts |= _facts(stage)
@@ -81,6 +83,19 @@ def main(
     if file:
         sections = {name: result.to_document() for name, result in results.items()}
         file.write_text(json.dumps({**facts, "sections": sections}, indent=2) + "\n")
+
+
+@contextmanager
+def _broker(url: str) -> Iterator[None]:
+    """Let the workers' processes find the Redis when they import the Celery application."""
+    before = os.environ.get(BROKER)
+    os.environ[BROKER] = url
+    try:
+        yield
+    finally:
+        os.environ.pop(BROKER)
+        if before is not None:
+            os.environ[BROKER] = before
 
 
 def _section(stage: Stage, name: str) -> Result | Pauses:

@@ -11,18 +11,20 @@ from mongosplit import plan
 from mongosplit.derive import WHOLE_CHUNK, by_pipeline
 from mongosplit.errors import Failed
 from mongosplit.keyspace import union_query
-from mongosplit.ledger import asks, plans
+from mongosplit.ledger import asks, paces, plans
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt
 from mongosplit.migrate import migrate_chunk
 from mongosplit.model import Chunk, Outcome
 from mongosplit.mongo import Documents, Session, transact
 from mongosplit.open_run import OpenRun
+from mongosplit.pace_text import FASTEST
 from mongosplit.pipelines import SIMPLE
 from mongosplit.rollback import rollback_chunk
 from mongosplit.verify import verify_chunk
 from ops.bench import by_hand
 from ops.bench.workers import Share, Work
+from worker import pacing
 
 OWN_LEDGER = "bench_done"
 """The collection in which the chunk transactions written by hand note that a chunk is done."""
@@ -97,6 +99,19 @@ def verify_raw(at: OpenRun, share: Share) -> Work:
 def verify_independent(at: OpenRun, share: Share) -> Work:
     """`verify_chunk`: every byte against the Python reference."""
     return _verify(at, share, independent=True)
+
+
+def ours_paced(at: OpenRun, share: Share) -> Work:
+    """`migrate_chunk` with a permit for each chunk, at a rate limit that nobody reaches."""
+    if share.number == 0:
+        paces.set_base(at.ledger, at.run.id, FASTEST, actor="bench")
+
+    def move(n: int) -> Outcome:
+        if not pacing.admitted(at.ledger, at.run.id, n).granted:
+            raise Failed(f"chunk {n} got no permit")
+        return migrate_chunk(at, n, _attempt(share))
+
+    return _outcomes(share, move, did="migrated")
 
 
 def ours_until_held(at: OpenRun, share: Share) -> Work:

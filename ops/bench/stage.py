@@ -200,6 +200,7 @@ def settings(url: str, *, database: str, chunk: int) -> Settings:
         ledger_database=f"{database}_ledger",
         chunk_size=chunk,
         verify_share=0.0,
+        throttle="off",
         actor="bench",
     )
 

@@ -75,7 +75,9 @@ def test_a_run_speaks_json_from_start_to_the_damage_it_finds(typed: Typed) -> No
     documents, quarantined = status["documents"], status["documents"]["quarantined"]
     assert set(documents) == {"source", "migrated", "quarantined", "adopted"}
     assert documents["migrated"] + quarantined == documents["source"] == USERS
-    assert set(status["pace"]) == {"rate_limit", "reason"}
+    pace = status["pace"]
+    assert {"rate_limit", "set_by", "until", "schedule", "allowed", "held_back_by"} <= set(pace)
+    assert (pace["rate_limit"], pace["limit"]) == (None, "no limit")
     assert set(status["targets"]) == {"base_users", "vendors", "newsletter_subscribers"}
     assert status["failures"] == []
 

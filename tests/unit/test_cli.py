@@ -31,9 +31,9 @@ EXIT_CODES = {
     errors.FenceBusy: 1,
 }
 VERBS = ["check", "coverage", "plan", "drill", "start", "status", "pause", "resume", "cancel"]
-VERBS += ["verify", "retry", "rollback", "quarantine", "kept", "history", "serve"]
+VERBS += ["pace", "verify", "retry", "rollback", "quarantine", "kept", "history", "serve"]
 CHANGING = {"plan", "drill", "start", "pause", "resume", "cancel", "retry", "rollback"}
-CHANGING |= {"quarantine retry", "quarantine release"}
+CHANGING |= {"pace", "quarantine retry", "quarantine release"}
 LINES = {"quarantine export", "kept export"}
 """They print JSON Lines, whatever is asked."""
 

@@ -29,8 +29,10 @@ WRONG = {
     "migration": [""],
     "chunk_size": ["0", "-1", "100001", "1000000000", "many", "1.5", ""],
     "wave_size": ["0", "5001", "x"],
+    "target_milliseconds": ["9", "30001", "x"],
     "waves_in_flight": ["0", "101", "x"],
     "verify_share": ["-0.1", "1.1", "2", "nan", "half"],
+    "throttle": ["lag=3", "cache-dirty", "cache-dirty=0"],
     "breaker_documents": ["0", "1.1", "nan", "x"],
     "breaker_chunks": ["0", "1.1", "nan", "x"],
     "max_attempts": ["0", "101", "x"],
@@ -53,7 +55,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> UsageErro
 
 
 def test_every_setting_that_can_be_wrong_is_among_the_cases() -> None:
-    assert {*WRONG, "actor"} == set(FIELDS)
+    assert {*WRONG, "actor", "throttle_command"} == set(FIELDS)
 
 
 @pytest.mark.parametrize(("name", "value"), CASES)
@@ -180,7 +182,12 @@ def test_every_setting_has_a_flag_that_is_described_and_passed_on(name: str) -> 
         click.echo(getattr(settings, name))
 
     typed = {"mongo_url": "mongodb://h", "redis_url": "redis://h", "verify_share": "0.5"}
-    typed |= {"breaker_documents": "0.5", "breaker_chunks": "0.5"}
+    typed |= {
+        "breaker_documents": "0.5",
+        "breaker_chunks": "0.5",
+        "throttle": "off",
+        "target_milliseconds": "70",
+    }
     value = typed.get(name, "7" if Settings.model_fields[name].annotation is not str else "seven")
     said = CliRunner().invoke(verb, [flag(name), value])
     assert said.exit_code == 0, said.output
