@@ -11,13 +11,14 @@ from threading import Event, Thread
 from pymongo.errors import PyMongoError
 
 from mongosplit import signals
-from mongosplit.ledger import paces, runs
+from mongosplit.ledger import audit, paces, runs
 from mongosplit.ledger.book import now
 from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
 from mongosplit.signal_command import CommandLine
 from mongosplit.signal_thresholds import Thresholds
 from mongosplit.throttle import Throttle
+from mongosplit.verdict import Verdict
 
 LOOK_SECONDS = 1.0
 
@@ -34,6 +35,7 @@ class Doctor:
     stopped: Event = field(default_factory=Event)
     throttle: Throttle = field(default_factory=lambda: Throttle(Thresholds.parse("off")))
     thresholds: str = "off"
+    said: tuple[str, bool] = ("", False)
 
     def look(self) -> None:
         """One look, one verdict; none where the run's throttle is off."""
@@ -47,9 +49,19 @@ class Doctor:
         readings = signals.read_all(sources, self.throttle.thresholds)
         limit = paces.limit_of(run.pace, now()).rate
         rate = max(0.0, self.throughput)
-        paces.publish(
-            ledger, run.id, self.throttle.observe(readings, rate_limit=limit, throughput=rate)
-        )
+        verdict = self.throttle.observe(readings, rate_limit=limit, throughput=rate)
+        paces.publish(ledger, run.id, verdict)
+        self._tell(verdict)
+
+    def _tell(self, verdict: Verdict) -> None:
+        """Tell the audit what holds the run back, once each time that changes."""
+        held_back = verdict.stop or (verdict.allowed is not None and bool(verdict.signal))
+        now_said = (verdict.signal, verdict.stop) if held_back else ("", False)
+        if now_said == self.said:
+            return
+        self.said = now_said
+        facts = {"signal": verdict.signal or "none", "stop": verdict.stop, "why": verdict.reason}
+        audit.say(self.at.ledger, "throttle", actor="throttle", run=self.at.run.id, facts=facts)
 
     def run(self) -> None:
         """Look every second until stopped."""

@@ -8,8 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from mongosplit.errors import MongosplitError
 from mongosplit.mongo import explained
 from mongosplit.plan import LARGEST_CHUNK
 from ops.bench import tables
-from ops.bench.pausing import Pauses
-from ops.bench.result import Result
+from ops.bench.result import Result, Told
 from ops.bench.sections import SECTIONS
 from ops.bench.stage import Stage, open_client, settings
 from ops.embedded import EmbeddedServers
@@ -29,7 +27,6 @@ from producer.console import counting, say
 from producer.options import report_error
 
 DATABASE = "bench"
-BROKER = "MONGOSPLIT_REDIS_URL"
 OPLOG_MB = 1024
 """Room for some forty cells of 20,000 users; it wraps around, and nobody reads it."""
 
@@ -69,8 +66,8 @@ def main(
     try:
         with EmbeddedServers(cache_gb=cache_gb, oplog_mb=OPLOG_MB) as servers:
             url = servers.mongo_url
-            with _broker(servers.redis_url), explained(url), open_client(url) as client:
-                own = settings(url, database=DATABASE, chunk=chunk)
+            with explained(url), open_client(url) as client:
+                own = settings(url, servers.redis_url, database=DATABASE, chunk=chunk)
                 stage = Stage(client, own, rounds, patience)
                 facts |= _facts(stage)
                 tables.heading(facts)
@@ -85,20 +82,7 @@ def main(
         file.write_text(json.dumps({**facts, "sections": sections}, indent=2) + "\n")
 
 
-@contextmanager
-def _broker(url: str) -> Iterator[None]:
-    """Let the workers' processes find the Redis when they import the Celery application."""
-    before = os.environ.get(BROKER)
-    os.environ[BROKER] = url
-    try:
-        yield
-    finally:
-        os.environ.pop(BROKER)
-        if before is not None:
-            os.environ[BROKER] = before
-
-
-def _section(stage: Stage, name: str) -> Result | Pauses:
+def _section(stage: Stage, name: str) -> Result | Told:
     """Run a section and show it; how many measurements it takes depends on other work."""
     label = f"{name}, {stage.rounds} rounds"
     numbers = itertools.count(1)
@@ -106,10 +90,10 @@ def _section(stage: Stage, name: str) -> Result | Pauses:
     with counting(label, "measurements") as move:
         stage.on_sample = lambda: move(next(numbers), 0)
         result = SECTIONS[name](stage)
-    if isinstance(result, Pauses):
-        tables.pauses(result)
-    else:
+    if isinstance(result, Result):
         tables.section(result)
+    else:
+        tables.told(result)
     return result
 
 

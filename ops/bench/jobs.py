@@ -105,6 +105,11 @@ def ours_paced(at: OpenRun, share: Share) -> Work:
     """`migrate_chunk` with a permit for each chunk, at a rate limit that nobody reaches."""
     if share.number == 0:
         paces.set_base(at.ledger, at.run.id, FASTEST, actor="bench")
+    return ours_permitted(at, share)
+
+
+def ours_permitted(at: OpenRun, share: Share) -> Work:
+    """`migrate_chunk` with a permit for each chunk, at the rate limit that the run has."""
 
     def move(n: int) -> Outcome:
         if not pacing.admitted(at.ledger, at.run.id, n).granted:

@@ -14,7 +14,7 @@ from mongosplit.ledger import chunks, runs
 from mongosplit.model import RunState
 from ops.bench import jobs
 from ops.bench.stage import Stage
-from ops.bench.workers import Place, carry_out
+from ops.bench.workers import carry_out
 from producer import settling
 
 WORKERS = 2
@@ -29,6 +29,16 @@ class Pauses:
 
     seconds: list[float]
     chunk_seconds: list[float]
+
+    title: str = "from pause to quiet, two workers busy"
+
+    def sentences(self) -> list[str]:
+        """One line."""
+        milliseconds = [seconds * 1000 for seconds in self.seconds]
+        return [
+            f"{median(milliseconds):,.0f} ms in the median of {len(milliseconds)} rounds, "
+            f"{max(milliseconds):,.0f} ms at most; {self.ratio:.2f} times what one chunk takes"
+        ]
 
     @property
     def ratio(self) -> float:
@@ -57,7 +67,7 @@ def measure(stage: Stage) -> Pauses:
 
 def _round(stage: Stage) -> tuple[float, float]:
     run_id = stage.begin(validators=True)
-    place = Place(stage.settings.mongo_url, stage.settings.ledger_database, run_id)
+    place = stage.place(run_id)
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(carry_out, jobs.ours_until_held, place, WORKERS, stage.mongod)
         _until(lambda: len(_done(stage, run_id)) >= BUSY_AFTER)

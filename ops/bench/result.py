@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from ops.bench.stage import Sample, Samples
 
@@ -91,3 +91,20 @@ class Result:
         ratio = self.ratio(goal.cell, goal.to)
         cpu = self.cpu_ratio(goal.cell, goal.to)
         return {**vars(goal), "ratio": ratio, "cpu_ratio": cpu, "met": goal.is_met(ratio)}
+
+
+class Told(Protocol):
+    """What a section found that is no table of cells: sentences."""
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+
+    def sentences(self) -> list[str]:
+        """What was found, a line each."""
+
+    def foreign(self) -> list[float]:
+        """Cores that other work kept busy, where it is known."""
+
+    def to_document(self) -> dict[str, Any]:
+        """Everything, for JSON."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ops.bench import jobs, pausing
-from ops.bench.pausing import Pauses
-from ops.bench.result import Goal, Result
+from ops.bench import jobs, latency, limiter, pausing, reaction
+from ops.bench.result import Goal, Result, Told
 from ops.bench.stage import Cell, Stage
 
-Section = Callable[[Stage], Result | Pauses]
+Section = Callable[[Stage], Result | Told]
 
 CEILING = Cell("ceiling x2", jobs.raw_inserts, 2)
 FREE = Cell("transform free x2", jobs.transform_free, 2)
@@ -100,4 +99,7 @@ SECTIONS: dict[str, Section] = {
     "rollback": rollback,
     "pause": pausing.measure,
     "permits": permits,
+    "limiter": limiter.measure,
+    "latency": latency.measure,
+    "reaction": reaction.measure,
 }

@@ -136,8 +136,7 @@ class Stage:
 
     def _sample(self, cell: Cell) -> Sample:
         run = self._run() if cell.goes_on else self.begin(validators=cell.validators)
-        place = Place(self.settings.mongo_url, self.settings.ledger_database, run)
-        took = carry_out(cell.job, place, cell.workers, self.mongod)
+        took = carry_out(cell.job, self.place(run), cell.workers, self.mongod)
         targets = self._bytes_of_targets()
         if cell.empties:
             self._refuse_leftovers(cell)
@@ -154,6 +153,11 @@ class Stage:
             foreign=took.passed.foreign(took.clients),
             targets=targets,
         )
+
+    def place(self, run: str) -> Place:
+        """Where the workers of a cell find the run."""
+        own = self.settings
+        return Place(own.mongo_url, own.redis_url, own.ledger_database, run)
 
     def _refuse_leftovers(self, cell: Cell) -> None:
         for target in self.migration.targets:
@@ -192,10 +196,11 @@ class Stage:
         return dict(found["collections"])
 
 
-def settings(url: str, *, database: str, chunk: int) -> Settings:
+def settings(url: str, redis_url: str, *, database: str, chunk: int) -> Settings:
     """The settings of a benchmark: none are taken from the environment."""
     return Settings(
         mongo_url=url,
+        redis_url=redis_url,
         database=database,
         ledger_database=f"{database}_ledger",
         chunk_size=chunk,

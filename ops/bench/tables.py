@@ -10,8 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ops.bench.pausing import Pauses
-from ops.bench.result import Goal, Result
+from ops.bench.result import Goal, Result, Told
 from ops.bench.stage import QUIET
 from producer.console import duration
 
@@ -37,18 +36,15 @@ def section(result: Result) -> None:
         console.print(_goal(result, goal))
 
 
-def pauses(found: Pauses) -> None:
-    """How long it took from the ask to quiet."""
+def told(found: Told) -> None:
+    """What a section says in sentences."""
     console = _console()
-    console.print("\nfrom pause to quiet, two workers busy", style="italic")
-    milliseconds = [seconds * 1000 for seconds in found.seconds]
-    console.print(
-        f"{median(milliseconds):,.0f} ms in the median of {len(milliseconds)} rounds, "
-        f"{max(milliseconds):,.0f} ms at most; {found.ratio:.2f} times what one chunk takes"
-    )
+    console.print(f"\n{found.title}", style="italic")
+    for sentence in found.sentences():
+        console.print(sentence)
 
 
-def ending(results: Iterable[Result | Pauses], seconds: float) -> None:
+def ending(results: Iterable[Result | Told], seconds: float) -> None:
     """How long it took, and what other work there was meanwhile."""
     _console().print(f"\ntook {duration(seconds)}; {_load(results)}")
 
@@ -92,7 +88,7 @@ def _goal(result: Result, goal: Goal) -> str:
     return f"goal {verdict}  {goal.sentence}, {bound}: {ratio:.3g}{besides}"
 
 
-def _load(results: Iterable[Result | Pauses]) -> str:
+def _load(results: Iterable[Result | Told]) -> str:
     """How much other work there was, and how far the numbers can be trusted for it."""
     foreign = [cores for result in results for cores in result.foreign()]
     if not foreign:

@@ -19,6 +19,7 @@ from mongosplit.mongo import connect
 from mongosplit.open_run import OpenRun, open_run
 from ops.bench import meter
 from ops.bench.meter import Reading
+from worker.app import app
 
 READY_SECONDS, WORK_SECONDS = 120.0, 600.0
 
@@ -32,6 +33,7 @@ class Place:
     """Where the run is that the workers open."""
 
     url: str
+    redis_url: str
     ledger: str
     run: str
 
@@ -133,6 +135,7 @@ def _receive(pipe: Connection, seconds: float) -> tuple[int, float]:
 def _work(
     pipe: Connection, job: Job, place: Place, number: int, workers: int, taken: Synchronized[int]
 ) -> None:
+    app.conf.broker_url = place.redis_url
     with connect(place.url, application="mongosplit-bench") as client, pipe:
         ledger = Ledger.at(client, place.ledger)
         at = open_run(client, ledger, place.run, holder=f"bench worker {number}")
