@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from itertools import chain
 
 import redis
 from redis.backoff import NoBackoff
@@ -46,9 +47,11 @@ def admitted(ledger: Ledger, run: str, n: int) -> Waited:
     if not chunks.is_wanted(chunk):
         return Waited(granted=True, seconds=0.0)
     latest = [pulse]
+    # The first look is what was read just now; the others are new ones.
+    pulses = chain([pulse], iter(lambda: paces.pulse(ledger, run), None))
 
     def hold() -> str:
-        latest[0] = paces.pulse(ledger, run)
+        latest[0] = next(pulses)
         state = latest[0].state
         return "" if state == RunState.RUNNING else state
 

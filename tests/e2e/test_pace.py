@@ -81,7 +81,11 @@ def test_the_operators_own_command_stops_the_run_and_lets_it_go_on(
     assert finished(shop) == []
     busy.unlink()
     assert driver.wait(60) == 0
-    told = [row for row in shop.json("history", "users")["entries"] if row["action"] == "throttle"]
+    told = [
+        row
+        for row in shop.json("history", "users", "--limit", "1000")["entries"]
+        if row["action"] == "throttle"
+    ]
     assert [(row["facts"]["signal"], row["facts"]["stop"]) for row in told][:1] == [
         ("command", True)
     ]
