@@ -9,15 +9,13 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bson.raw_bson import RawBSONDocument
-
 from mongosplit import derive, raw, standing
 from mongosplit.definition import Target
 from mongosplit.keyspace import union_query
 from mongosplit.ledger import kept
 from mongosplit.ledger.kept import Adoption, Kept
 from mongosplit.model import Chunk
-from mongosplit.mongo import Session, raw_documents
+from mongosplit.mongo import Session, by_id, raw_documents
 from mongosplit.open_run import OpenRun
 
 
@@ -94,6 +92,6 @@ def _there(
 
 
 def _present(at: OpenRun, adoption: Adoption, session: Session) -> tuple[Adoption, bytes | None]:
-    its_id = RawBSONDocument(raw.build([("_id", adoption.document_id)]))
+    its_id = by_id(adoption.document_id)
     cursor = at.data[adoption.collection].find_raw_batches(its_id, session=session)
     return adoption, next(raw_documents(cursor), None)

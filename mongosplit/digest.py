@@ -10,11 +10,10 @@ from mongosplit.definition import Target
 from mongosplit.keyspace import union_query
 from mongosplit.ledger import chunks
 from mongosplit.model import Chunk
-from mongosplit.mongo import Session, explained_chunk, raw_documents
+from mongosplit.mongo import Session, among, explained_chunk, raw_documents
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
 from mongosplit.raw import Value
-from mongosplit.unique import among
 
 
 def of_chunk(at: OpenRun, n: int) -> dict[str, str]:

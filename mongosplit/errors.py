@@ -22,6 +22,10 @@ class MongosplitError(Exception):
         self.message = message
         self.hint = hint
 
+    def to_document(self) -> dict[str, str]:
+        """As the ledger keeps it: class, sentence, and what to type next."""
+        return {"class": type(self).__name__, "sentence": self.message, "hint": self.hint}
+
 
 class DefinitionError(MongosplitError):
     """The declaration of a migration is wrong; its author mends it."""

@@ -7,10 +7,8 @@ the two at least one sees the other, and `paused` is true when it is said.
 from __future__ import annotations
 
 from mongosplit.ledger import chunks, runs
-from mongosplit.model import APPLIED, RunState
+from mongosplit.model import APPLIED, HELD, RunState
 from mongosplit.open_run import OpenRun
-
-_HOLDING = frozenset({RunState.PAUSING, RunState.PAUSED, RunState.CANCELLING, RunState.CANCELLED})
 
 
 def holds_migration(at: OpenRun) -> str:
@@ -26,7 +24,7 @@ def holds_verification(at: OpenRun, n: int, verification: int) -> str:
     applied has left anything behind.
     """
     run = runs.get(at.ledger, at.run.id)
-    if run.state not in _HOLDING or run.requested == verification:
+    if run.state not in HELD or run.requested == verification:
         return ""
     applied = chunks.get(at.ledger, at.run.id, n).state in APPLIED
     return run.state.value if applied else ""

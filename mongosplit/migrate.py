@@ -28,6 +28,7 @@ from mongosplit.ledger.claims import Attempt, claimed
 from mongosplit.model import Chunk, ChunkState, Outcome
 from mongosplit.mongo import (
     Session,
+    among,
     explained_chunk,
     transact,
 )
@@ -36,7 +37,6 @@ from mongosplit.probe import refused_among
 from mongosplit.raw import MAX_DOCUMENT_BYTES
 from mongosplit.refusals import Refused, refusals
 from mongosplit.slow_path import Sorted, sort_out
-from mongosplit.unique import among
 
 WORK = "migrate"
 

@@ -32,6 +32,10 @@ FINISHED = frozenset({RunState.FINALIZED, RunState.ROLLED_BACK, RunState.CANCELL
 """A run in one of these states is over; every other state is unfinished."""
 
 
+HELD = frozenset({RunState.PAUSING, RunState.PAUSED, RunState.CANCELLING, RunState.CANCELLED})
+"""In one of these states a run begins nothing by itself."""
+
+
 class ChunkState(StrEnum):
     """Where a chunk is."""
 

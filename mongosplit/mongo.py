@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
@@ -159,6 +160,16 @@ def raw_documents(cursor: Any) -> Iterator[bytes]:
     """The documents of a raw-batch cursor, undecoded (the driver types a batch as a document)."""
     for batch in cursor:
         yield from raw.documents(batch)
+
+
+def by_id(value: raw.Value) -> RawBSONDocument:
+    """The query for one document, whose `_id` stays bytes."""
+    return RawBSONDocument(raw.build([("_id", value)]))
+
+
+def among(path: str, values: Iterable[raw.Value]) -> RawBSONDocument:
+    """The query for these values, which stay bytes: not all text that is stored can be decoded."""
+    return RawBSONDocument(raw.build([(path, raw.subdocument([("$in", raw.array(values))]))]))
 
 
 def code_name(error: OperationFailure) -> str:

@@ -24,10 +24,9 @@ from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, claimed
 from mongosplit.ledger.kept import Adoption, Kept
 from mongosplit.model import APPLIED, Chunk, ChunkState, Outcome
-from mongosplit.mongo import Session, explained_chunk, transact
+from mongosplit.mongo import Session, among, by_id, explained_chunk, transact
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
-from mongosplit.unique import among
 
 WORK = "rollback"
 ON_CHANGE = ("keep", "fail")
@@ -167,7 +166,7 @@ def _give_back(
     What the application changed since stands: then only the owner is taken from it again. One that
     the application has deleted stays deleted.
     """
-    its_id = RawBSONDocument(raw.build([("_id", adoption.document_id)]))
+    its_id = by_id(adoption.document_id)
     if present == adoption.after():
         # The driver looks into a replacement, which may hold an _id that is not plain.
         before = RawBSONDocument(adoption.before, EXACT_IDS)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from mongosplit import raw, reference, schema
 from mongosplit.derive import read_source
 from mongosplit.errors import DocumentError
-from mongosplit.mongo import Session
+from mongosplit.mongo import Session, among
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import MAX_DOCUMENT_BYTES, Value
 from mongosplit.schema import ID_TYPES
 from mongosplit.slow_path import as_error
-from mongosplit.unique import UniqueKeys, among
+from mongosplit.unique import UniqueKeys
 
 NOTHING, WHOLE, PROBLEMS = "nothing", "whole", "problems"
 

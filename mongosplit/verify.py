@@ -11,8 +11,6 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator
 
-from bson.raw_bson import RawBSONDocument
-
 from mongosplit import derive, gate, raw, standing
 from mongosplit.definition import Target
 from mongosplit.derive import Derived
@@ -23,7 +21,7 @@ from mongosplit.ledger.claims import Attempt, claimed
 from mongosplit.ledger.kept import Adoption
 from mongosplit.ledger.mismatches import Mismatch
 from mongosplit.model import APPLIED, Chunk, Outcome
-from mongosplit.mongo import Session, explained_chunk, raw_documents
+from mongosplit.mongo import Session, by_id, explained_chunk, raw_documents
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import Value
 from mongosplit.schema import ID_TYPES
@@ -167,8 +165,8 @@ def _compare_adopted(
 ) -> Iterator[Mismatch]:
     for one in adopted:
         source_id = one.source_id
-        query = RawBSONDocument(raw.build([("_id", one.document_id)]))
-        found = raw_documents(at.target(target).find_raw_batches(query, session=session))
+        its_id = by_id(one.document_id)
+        found = raw_documents(at.target(target).find_raw_batches(its_id, session=session))
         document = next(found, None)
         owner = None if document is None else raw.field(document, target.owner)
         if owner != source_id:

@@ -12,16 +12,15 @@ from mongosplit.model import ChunkState, Run, RunState
 from mongosplit.open_run import OpenRun
 from mongosplit.selection import Selection
 from producer import planning
-from producer.connection import Connection
+from producer.connection import Connection, refuse_over
 from producer.console import counted
 from producer.selecting import Asked, resolve
 
-_HOLDING: dict[str, Any] = {**chunks.IS_APPLIED, "quarantined": {"$gt": 0}}
 _KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "failed": ({"state": ChunkState.FAILED.value}, "failed chunk"),
-    "unverified": ({"check_error": {"$ne": None}}, "chunk that could not be verified"),
+    "unverified": (asks.UNABLE, "chunk that could not be verified"),
     "rolled back": ({"state": ChunkState.ROLLED_BACK.value}, "chunk that was rolled back"),
-    "quarantined": (_HOLDING, "chunk with documents in quarantine"),
+    "quarantined": (asks.HOLDING, "chunk with documents in quarantine"),
 }
 _RESTING = (RunState.MIGRATED, RunState.VERIFIED)
 
@@ -75,8 +74,7 @@ def _refuse_state(run: Run) -> None:
     again = f"mongosplit status {run.id}"
     if run.state is RunState.PAUSED and not run.resting:
         raise Refused(f"{run.id} is paused", hint=f"mongosplit resume {run.id}")
-    if run.finished:
-        raise Refused(f"{run.id} is over: it is {run.state_words}", hint=again)
+    refuse_over(run)
     if run.state not in (RunState.RUNNING, RunState.PAUSED, *_RESTING):
         raise Refused(f"{run.id} is {run.state_words}: nothing can be tried again now", hint=again)
 

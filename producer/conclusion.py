@@ -11,7 +11,7 @@ from typing import Any
 from mongosplit import verify
 from mongosplit.ledger import chunks, mismatches, runs, tally
 from mongosplit.ledger.claims import Attempt
-from mongosplit.model import Run, RunState
+from mongosplit.model import HELD, Run, RunState
 from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
 from producer import dispatch
@@ -27,16 +27,7 @@ RESEND_SECONDS = 15.0
 """How long the number of unchecked chunks may stand still before they are sent again."""
 
 
-STOPPED = frozenset(
-    {
-        RunState.PAUSING,
-        RunState.PAUSED,
-        RunState.CANCELLING,
-        RunState.CANCELLED,
-        RunState.ROLLING_BACK,
-        RunState.ROLLED_BACK,
-    }
-)
+STOPPED = HELD | {RunState.ROLLING_BACK, RunState.ROLLED_BACK}
 """A run that was to be driven on and is in one of these has not done what was asked of it."""
 
 
@@ -110,7 +101,7 @@ def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdic
     last_change, left_before = time.monotonic(), whole
     while left := chunks.numbers(at.ledger, at.run.id, chunks.unchecked(number)):
         on_progress(whole - len(left), whole)
-        if not _somebody_listens():
+        if not dispatch.somebody_listens("verify"):
             for n in left[:HERE_AT_ONCE]:
                 _verify_here(at, settings, number, n)
             continue
@@ -123,13 +114,6 @@ def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdic
     on_progress(whole, whole)
     runs.note(at.ledger, at.run.id, requested=0)
     return conclude(at)
-
-
-def _somebody_listens() -> bool:
-    try:
-        return bool(dispatch.listeners("verify"))
-    except BrokerAway:
-        return False
 
 
 def _send_next(at: OpenRun, settings: Settings, number: int, left: list[int], sent: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mongosplit import definition, mongo
 from mongosplit.definition import Migration
+from mongosplit.errors import Refused
 from mongosplit.ledger import audit, runs, tally
 from mongosplit.ledger.book import Ledger
 from mongosplit.model import Run
@@ -56,6 +57,18 @@ class Connection:
     def open(self, name: str) -> OpenRun:
         """The run, opened with the declaration found here."""
         return open_run(self.client, self.ledger, self.run(name).id, holder=self.settings.actor)
+
+
+def refuse_over(run: Run) -> None:
+    """Of a run that is over nothing can be asked any more.
+
+    Raises:
+        Refused: it is.
+    """
+    if run.finished:
+        raise Refused(
+            f"{run.id} is over: it is {run.state_words}", hint=f"mongosplit status {run.id}"
+        )
 
 
 @contextmanager

@@ -19,10 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from mongosplit.model import APPLIED, ChunkState, RunState
+from mongosplit.model import APPLIED, HELD, ChunkState, RunState
 from producer.tick import Tick
-
-STANDING = (RunState.PAUSING, RunState.PAUSED, RunState.CANCELLING, RunState.CANCELLED)
 
 
 class Counter(Protocol):
@@ -141,7 +139,7 @@ def rollback_sentence(tick: Tick) -> str:
 
 def migrate_sentence(tick: Tick) -> str:
     """Chunks, rate, ETA, pace, and what stands in the way."""
-    if tick.run.state in STANDING:
+    if tick.run.state in HELD:
         return f"{tick.run.state_words}: {_why(tick)}"
     rate = max(0.0, tick.rate)
     parts = [f"{tick.chunks(*APPLIED):,}/{tick.total:,} chunks", f"{rate:,.0f} {tick.unit}/s"]

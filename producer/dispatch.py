@@ -91,3 +91,11 @@ def listeners(queue: str) -> list[str]:
     """
     with broker_errors():
         return sorted(name for name, queues in presence.present().items() if queue in queues)
+
+
+def somebody_listens(queue: str) -> bool:
+    """Whether a living worker listens on a queue; nobody does where Redis is away."""
+    try:
+        return bool(listeners(queue))
+    except BrokerAway:
+        return False

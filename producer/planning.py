@@ -153,15 +153,7 @@ def resume(at: OpenRun, settings: Settings) -> OpenRun:
     limits = breaker.limits(settings.breaker_documents, settings.breaker_chunks)
     runs.note(at.ledger, at.run.id, options={**at.run.options, **limits})
     spans = None if at.run.resting else at.run.selection
-    run = runs.move(
-        at.ledger,
-        at.run.id,
-        RunState.RUNNING,
-        actor=settings.actor,
-        why="resumed",
-        selection=spans,
-    )
-    return OpenRun(at.client, at.ledger, run, at.migration)
+    return run_on(at, spans, actor=settings.actor, why="resumed")
 
 
 def has_grown(at: OpenRun) -> bool:

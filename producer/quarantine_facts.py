@@ -11,12 +11,11 @@ from mongosplit.document_text import readable
 from mongosplit.ledger import quarantine
 from mongosplit.ledger.quarantine import Row, Which
 from mongosplit.model import Run
-from mongosplit.mongo import Session, exact, raw_documents, transact
+from mongosplit.mongo import Session, among, exact, raw_documents, transact
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
 from mongosplit.raw import Value
 from mongosplit.split_so_far import PartSoFar, SplitSoFar
-from mongosplit.unique import among
 from producer.connection import Connection
 
 AT_ONCE = 100

@@ -46,15 +46,8 @@ def _compare_the_rest(at: OpenRun, run: Run, settings: Settings) -> None:
     held = run.state is not RunState.ROLLING_BACK
     unchecked = chunks.to_verify(run.verification, held=held)
     numbers = chunks.numbers(at.ledger, run.id, unchecked, limit=settings.wave_size)
-    if numbers and not _somebody_compares():
+    if numbers and not dispatch.somebody_listens("verify"):
         _here(at, numbers, settings, _compare_here)
-
-
-def _somebody_compares() -> bool:
-    try:
-        return bool(dispatch.listeners("verify"))
-    except BrokerAway:
-        return False
 
 
 def _send(at: OpenRun, settings: Settings, eyes: Eyes, left: list[int]) -> bool:
@@ -65,11 +58,12 @@ def _send(at: OpenRun, settings: Settings, eyes: Eyes, left: list[int]) -> bool:
         queued = dispatch.queued("rollback")
         eyes.to_undo_sent &= set(left)
         unsent = [n for n in left if n not in eyes.to_undo_sent]
-        dispatch.send_rollbacks(at.run.id, unsent[: max(0, settings.wave_size - queued)])
+        fitting = unsent[: max(0, settings.wave_size - queued)]
+        dispatch.send_rollbacks(at.run.id, fitting)
         carried = migrating.carried_by(at, rollback.WORK)
         lost = eyes.rollback.lost(eyes.to_undo_sent.copy(), carried, queued)
         dispatch.send_rollbacks(at.run.id, lost)
-        eyes.to_undo_sent |= set(unsent[: max(0, settings.wave_size - queued)])
+        eyes.to_undo_sent |= set(fitting)
     except BrokerAway:
         return False
     return True
@@ -95,7 +89,7 @@ def _roll_back_here(at: OpenRun, n: int, attempt: Attempt) -> None:
     except TransientError:
         raise
     except MongosplitError as error:
-        chunks.undo_refused(at.ledger, at.run.id, n, _said(error), actor=attempt.worker)
+        chunks.undo_refused(at.ledger, at.run.id, n, error.to_document(), actor=attempt.worker)
     else:
         _compare_here(at, n, attempt)
 
@@ -107,11 +101,9 @@ def _compare_here(at: OpenRun, n: int, attempt: Attempt) -> None:
     except TransientError:
         raise
     except MongosplitError as error:
-        chunks.not_checked(at.ledger, at.run.id, n, number, _said(error), actor=attempt.worker)
-
-
-def _said(error: MongosplitError) -> dict[str, str]:
-    return {"class": type(error).__name__, "sentence": error.message, "hint": error.hint}
+        chunks.not_checked(
+            at.ledger, at.run.id, n, number, error.to_document(), actor=attempt.worker
+        )
 
 
 def settle(at: OpenRun, tick: Tick) -> Run:

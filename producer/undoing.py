@@ -127,7 +127,7 @@ def is_done(ledger: Ledger, run_id: str, part: Part) -> bool:
     """Whether nothing of it is left to do."""
     if part.whole:
         return runs.get(ledger, run_id).state is not RunState.ROLLING_BACK
-    left = {"$and": [{"undo": {"$exists": True}}, part.where]}
+    left = {"$and": [asks.TO_UNDO, part.where]}
     return not chunks.numbers(ledger, run_id, left, limit=1)
 
 

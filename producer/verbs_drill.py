@@ -58,6 +58,7 @@ def drill(
         _refuse_begun(run)
         opened = begin(at, run, asked, yes=yes)
         part = selection.canary(at.ledger, run.id, parse_share(share))
+        at.tell("drill", run=run.id, part=asked.description)
         with workers(local, at.settings, "migrate", "verify", "rollback"):
             drilled = drilling.drill(opened, at.settings, part, console.say)
         facts = status.facts(at.ledger, runs.get(at.ledger, run.id))

@@ -10,7 +10,7 @@ from mongosplit.model import Run, RunState
 from mongosplit.open_run import open_run
 from mongosplit.settings import Settings
 from producer import again, checks, console, planning, status
-from producer.connection import Connection, connected
+from producer.connection import Connection, connected, refuse_over
 from producer.options import (
     confirm,
     dry_run_flag,
@@ -122,10 +122,7 @@ def resume(
 def _refuse_to_resume(run: Run) -> None:
     if run.state in (RunState.PAUSED, RunState.PAUSING):
         return
-    if run.finished:
-        raise Refused(
-            f"{run.id} is over: it is {run.state_words}", hint=f"mongosplit status {run.id}"
-        )
+    refuse_over(run)
     hint = f"mongosplit start {run.id}" if run.state is RunState.PLANNED else ""
     raise Refused(
         f"{run.id} is {run.state_words}, not paused", hint=hint or f"mongosplit status {run.id}"

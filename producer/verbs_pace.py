@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import click
 
-from mongosplit.errors import Refused, UsageError
+from mongosplit.errors import UsageError
 from mongosplit.ledger import paces, runs
 from mongosplit.ledger.book import now
 from mongosplit.model import Run
@@ -16,7 +16,7 @@ from mongosplit.pace_text import Pace, duration, parse_pace
 from mongosplit.settings import Settings
 from mongosplit.signal_thresholds import Thresholds
 from producer import console, pacing_facts, worker_rate
-from producer.connection import Connection, connected
+from producer.connection import Connection, connected, refuse_over
 from producer.options import confirm, output_flag, settings_flags, yes_flag
 from producer.worker_rate import WorkerRate
 
@@ -53,7 +53,7 @@ def pace(  # noqa: PLR0917 - one argument for each flag
     with connected(settings, context.obj) as at:
         run = at.run(asked.name or settings.migration)
         if asked.changes:
-            _refuse_over(run)
+            refuse_over(run)
             present = paces.limit_of(run.pace, now()).rate
             rate = asked.pace.apply(present) if asked.pace else None
             confirm(f"{asked.sentence} for {run.id}?", yes=yes)
@@ -145,13 +145,6 @@ def _name_and_pace(words: tuple[str, ...]) -> tuple[str | None, str | None]:
 
 
 _WORDS = ("off", "max", "stop")
-
-
-def _refuse_over(run: Run) -> None:
-    if run.finished:
-        raise Refused(
-            f"{run.id} is over: it is {run.state_words}", hint=f"mongosplit status {run.id}"
-        )
 
 
 def _set(at: Connection, run: Run, asked: _Asked, rate: float | None) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mongosplit.ledger import chunks, waves
-from mongosplit.model import Run, RunState
+from mongosplit.model import HELD, Run
 from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
 from producer import dispatch
 from producer.migrating import carried_by
 from producer.tick import Eyes
 from worker import verification
-
-HELD = (RunState.PAUSING, RunState.PAUSED, RunState.CANCELLING, RunState.CANCELLED)
-"""In these states nothing of the run is compared but what was rolled back."""
 
 
 def query(run: Run) -> dict[str, Any]:

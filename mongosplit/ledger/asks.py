@@ -10,7 +10,7 @@ from typing import Any
 
 from pymongo.errors import ExecutionTimeout
 
-from mongosplit.ledger import audit, tally
+from mongosplit.ledger import audit, chunks, tally
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.ledger.chunks import IS_APPLIED
 from mongosplit.model import ChunkState
@@ -19,6 +19,12 @@ Where = dict[str, Any]
 """A query on the rows of a run's chunks that says which are meant."""
 
 EVERYWHERE: Where = {}
+UNABLE: Where = {"check_error": {"$ne": None}}
+"""Could not be verified."""
+HOLDING: Where = {**IS_APPLIED, "quarantined": {"$gt": 0}}
+"""Applied, with documents in quarantine."""
+TO_UNDO: Where = {"undo": {"$exists": True}}
+"""Asked to roll back."""
 OPEN = (ChunkState.PENDING.value, ChunkState.FAILED.value)
 
 
@@ -30,16 +36,14 @@ def reopen(ledger: Ledger, run: str, state: ChunkState, where: Where, *, actor: 
 
 def recheck(ledger: Ledger, run: str, where: Where, *, actor: str) -> int:
     """Have chunks compared again that could not be verified; returns how many."""
-    unable = {"check_error": {"$ne": None}}
     changed = {"check_error": None, "checked": None}
-    return _ask(ledger, run, unable, where, changed, actor=actor, ask="verify again")
+    return _ask(ledger, run, UNABLE, where, changed, actor=actor, ask="verify again")
 
 
 def mend(ledger: Ledger, run: str, where: Where, *, actor: str) -> int:
     """Have the quarantined documents of applied chunks tried again; returns how many chunks."""
-    holding = {**IS_APPLIED, "quarantined": {"$gt": 0}}
     changed = {"mend": True, "error": None}
-    return _ask(ledger, run, holding, where, changed, actor=actor, ask="mend")
+    return _ask(ledger, run, HOLDING, where, changed, actor=actor, ask="mend")
 
 
 def undo(ledger: Ledger, run: str, where: Where, *, on_change: str, actor: str) -> int:
@@ -105,6 +109,4 @@ def close_rest(ledger: Ledger, run: str, *, milliseconds: int) -> bool:
 
 def left_to_undo(ledger: Ledger, run: str, *, limit: int = 0) -> list[int]:
     """The numbers of the chunks that are still to be rolled back."""
-    asked = {"run": run, "undo": {"$exists": True}}
-    found = ledger["chunks"].find(asked, {"n": 1}).sort("n", 1).limit(limit)
-    return [row["n"] for row in found]
+    return chunks.numbers(ledger, run, TO_UNDO, limit=limit)

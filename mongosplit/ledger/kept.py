@@ -16,7 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from mongosplit import raw
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.model import Chunk
-from mongosplit.mongo import Data, Session, raw_documents
+from mongosplit.mongo import Data, Session, by_id, raw_documents
 from mongosplit.raw import Value
 
 
@@ -54,10 +54,9 @@ class Kept:
 
 def adopt(data: Data, session: Session, adoption: Adoption) -> None:
     """Make the application's document the user's part: its owner is set, its own values stand."""
-    its_id = raw.build([("_id", adoption.document_id)])
     owner = raw.build([(adoption.owner, adoption.source_id)])
     data[adoption.collection].update_one(
-        RawBSONDocument(its_id), {"$set": RawBSONDocument(owner)}, session=session
+        by_id(adoption.document_id), {"$set": RawBSONDocument(owner)}, session=session
     )
 
 

@@ -89,8 +89,7 @@ def pulse(ledger: Ledger, run: str) -> Pulse:
 
 def publish(ledger: Ledger, run: str, verdict: Verdict) -> None:
     """Let all workers know the verdict; its time is the server's, which theirs is held against."""
-    document = {**verdict.to_document(), "at": "$$NOW"}
-    literal = {name: {"$literal": value} for name, value in document.items() if name != "at"}
+    literal = {name: {"$literal": value} for name, value in verdict.to_document().items()}
     ledger["runs"].update_one({"_id": run}, [{"$set": {"health": {**literal, "at": "$$NOW"}}}])
 
 
@@ -121,21 +120,19 @@ def set_worker_rate(ledger: Ledger, run: str, rate: str, *, actor: str) -> None:
 
 def set_signals(ledger: Ledger, run: str, text: str, *, actor: str) -> None:
     """Say which health signals slow or stop the run, and where."""
-
-    def body(session: Session) -> None:
-        change = {"$set": {"options.throttle": text}}
-        ledger["runs"].update_one({"_id": run}, change, session=session)
-        told = {"signals": text}
-        audit.say(ledger, "pace", actor=actor, run=run, session=session, facts=told)
-
-    ledger.together(body)
+    _write(ledger, run, {"options.throttle": text}, actor=actor, told={"signals": text})
 
 
 def _set(
     ledger: Ledger, run: str, pace: dict[str, Any], *, actor: str, told: dict[str, Any]
 ) -> None:
     changes = {f"pace.{name}": value for name, value in pace.items()}
+    _write(ledger, run, changes, actor=actor, told=told)
 
+
+def _write(
+    ledger: Ledger, run: str, changes: dict[str, Any], *, actor: str, told: dict[str, Any]
+) -> None:
     def body(session: Session) -> None:
         ledger["runs"].update_one({"_id": run}, {"$set": changes}, session=session)
         audit.say(ledger, "pace", actor=actor, run=run, session=session, facts=told)

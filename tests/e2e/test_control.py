@@ -162,6 +162,9 @@ def test_a_drill_goes_there_and_back_and_there_and_says_how_fast(typed: Typed) -
     assert min(found["drill"]["forward_rate"], found["drill"]["rollback_rate"]) > 0
     assert found["rollback_seconds"] >= 1
     assert in_targets(shop) == of_chunks(1, 10)
+    told = shop.json("history", "users-1", "--limit", "1000")["entries"]
+    verbs = [row["facts"]["verb"] for row in told if row["action"] == "verb"]
+    assert verbs == ["plan", "start", "drill"]
     [there, back, again] = [
         row
         for row in shop.outcomes()
