@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt lint types bench docs clean
+.PHONY: help setup demo test check fmt lint types bench load model soak docs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,15 @@ fmt: $(READY) ## format the code and mend what ruff can mend
 
 bench: $(READY) ## the chunk path against its peers and its limit, in one run
 	$(BIN)/python -m ops.bench
+
+load: $(READY) ## what an application feels of a migration: alone, beside it flat out, beside it paced
+	$(BIN)/python -m ops.load
+
+model: $(READY) ## the model checker of the protocol of live writes, with its larger bounds
+	$(BIN)/python -m tests.model
+
+soak: $(READY) ## live writes under kill -9, elections and a wiped Redis, then compared: ARGS='--seeds 1-30'
+	$(BIN)/python -m ops.soak $(ARGS)
 
 docs: $(READY) ## write the documents that are derived from the code
 	$(BIN)/python -m ops.docs

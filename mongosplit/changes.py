@@ -9,13 +9,13 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mongosplit import derive, raw, standing
+from mongosplit import adopting, derive, raw, standing
 from mongosplit.definition import Target
 from mongosplit.keyspace import union_query
 from mongosplit.ledger import kept
 from mongosplit.ledger.kept import Adoption, Kept
 from mongosplit.model import Chunk
-from mongosplit.mongo import Session, by_id, raw_documents
+from mongosplit.mongo import Session
 from mongosplit.open_run import OpenRun
 
 
@@ -29,11 +29,15 @@ class There:
     changed: list[Kept]
 
 
-def look(at: OpenRun, chunk: Chunk, session: Session) -> list[There]:
-    """What stands in each target for an applied chunk, in this snapshot; nothing is written."""
+def look(at: OpenRun, chunk: Chunk, session: Session, *, independent: bool) -> list[There]:
+    """What stands in each target for an applied chunk, in this snapshot; nothing is written.
+
+    Raises:
+        RowTooLarge: by the pipeline, where no row can carry the parts of one document.
+    """
     adopted: dict[str, list[tuple[Adoption, bytes | None]]] = {}
     for one in kept.adoptions(at.ledger, at.run.id, chunk.n, session=session):
-        adopted.setdefault(one.collection, []).append(_present(at, one, session))
+        adopted.setdefault(one.collection, []).append((one, adopting.present(at, one, session)))
     targets = at.migration.keys
     ours = {
         key: _ours(standing.read(at, target, chunk, session), adopted.get(target.collection, ()))
@@ -46,7 +50,7 @@ def look(at: OpenRun, chunk: Chunk, session: Session) -> list[There]:
             _there(target, chunk.parts.get(target.collection, 0), [], adopted)
             for target in targets.values()
         ]
-    expected = _expected(at, chunk, session)
+    expected = _expected(at, chunk, session, independent)
     return [
         _there(target, *_compared(target, expected[key], ours[key]), adopted)
         for key, target in targets.items()
@@ -62,8 +66,9 @@ def _ours(there: bytes, adopted: Iterable[tuple[Adoption, bytes | None]]) -> byt
     return b"".join(document for document in found if standing.id_of(document) not in theirs)
 
 
-def _expected(at: OpenRun, chunk: Chunk, session: Session) -> dict[str, bytes]:
-    derived = derive.of_match(at, union_query(chunk.ranges), session)
+def _expected(at: OpenRun, chunk: Chunk, session: Session, independent: bool) -> dict[str, bytes]:
+    match = union_query(chunk.ranges)
+    derived = derive.of_match(at, match, session, independent=independent)
     return {key: b"".join(derived.parts.get(key, ())) for key in at.migration.keys}
 
 
@@ -89,9 +94,3 @@ def _there(
         if present is not None and present != one.after()
     ]
     return There(target, count, theirs, [*changed, *overwritten])
-
-
-def _present(at: OpenRun, adoption: Adoption, session: Session) -> tuple[Adoption, bytes | None]:
-    its_id = by_id(adoption.document_id)
-    cursor = at.data[adoption.collection].find_raw_batches(its_id, session=session)
-    return adoption, next(raw_documents(cursor), None)

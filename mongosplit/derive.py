@@ -5,9 +5,9 @@ Copying, verifying and syncing all derive through here, so they cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pymongo.errors import OperationFailure
 
@@ -17,6 +17,7 @@ from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE, split_stages
 from mongosplit.reference import Parts
 
+T = TypeVar("T")
 WHOLE_CHUNK = 100_000
 """Batch size that asks for a whole chunk at once; the server still cuts at 16 MB."""
 
@@ -53,14 +54,23 @@ def by_pipeline(at: OpenRun, match: dict[str, Any], session: Session) -> Derived
 def of_match(
     at: OpenRun, match: dict[str, Any], session: Session, *, independent: bool = False
 ) -> Derived:
-    """The parts, by the pipeline; by the reference where asked, or where no row can carry them."""
-    if not independent:
-        try:
-            return by_pipeline(at, match, session)
-        except RowTooLarge:
-            # The reference has no rows, so it takes what the pipeline cannot carry.
-            pass
-    return by_reference(at, match, session)
+    """The parts, by the pipeline; by the reference where asked.
+
+    Raises:
+        RowTooLarge: no row can carry the parts of one document; the reference can.
+    """
+    return (by_reference if independent else by_pipeline)(at, match, session)
+
+
+def either_way(work: Callable[[bool], T]) -> T:
+    """The work by the pipeline, or else by the reference, which has no rows.
+
+    The server ends a transaction in which a row was too large, so the work begins one of its own.
+    """
+    try:
+        return work(False)
+    except RowTooLarge:
+        return work(True)
 
 
 def rows(

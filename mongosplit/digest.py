@@ -21,10 +21,16 @@ def of_chunk(at: OpenRun, n: int) -> dict[str, str]:
 
     Of a shared target those too that it could adopt. All at one snapshot; none of it is written.
     """
+    with explained_chunk(at.run.id, n):
+        return derive.either_way(lambda independent: _of_chunk(at, n, independent))
+
+
+def _of_chunk(at: OpenRun, n: int, independent: bool) -> dict[str, str]:
     found: dict[str, str] = {}
-    with explained_chunk(at.run.id, n), at.client.start_session(snapshot=True) as session:
+    with at.client.start_session(snapshot=True) as session:
         chunk = chunks.get(at.ledger, at.run.id, n, session=session)
-        derived = derive.of_match(at, union_query(chunk.ranges), session)
+        match = union_query(chunk.ranges)
+        derived = derive.of_match(at, match, session, independent=independent)
         for key, target in at.migration.keys.items():
             query = _query(target, chunk, derived.parts.get(key, []))
             found[target.collection] = _digest(at, target, query, session)

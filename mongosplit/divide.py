@@ -12,7 +12,7 @@ from pymongo import DESCENDING
 
 from mongosplit.errors import Failed
 from mongosplit.keyspace import Range
-from mongosplit.ledger import audit, chunks, plans
+from mongosplit.ledger import audit, fences, plans
 from mongosplit.model import Chunk, ChunkState
 from mongosplit.mongo import Session, transact
 from mongosplit.open_run import OpenRun
@@ -33,18 +33,12 @@ def divide(at: OpenRun, session: Session, n: int, *, actor: str) -> int | None:
     """
 
     def body(session: Session) -> int | None:
-        chunk = chunks.take_fence(at.ledger, session, at.run.id, n)
+        chunk = fences.take(at.ledger, session, at.run.id, n)
         if chunk.state is not ChunkState.PENDING:
             return None
         lower, upper = _halves(at, chunk, session)
-        number = _next_number(at, session)
-        plans.divide(at.ledger, session, chunk, number, lower, upper)
-        _select(at, session, chunk, number)
-        facts = {"divided": "too large for one transaction", "upper half": number}
-        audit.say(
-            at.ledger, "chunk", actor=actor, run=at.run.id, chunk=n, session=session, facts=facts
-        )
-        return number
+        why = {"divided": "too large for one transaction"}
+        return enter(at, session, chunk, keeps=lower, gets=upper, actor=actor, why=why)
 
     return transact(session, body)
 
@@ -69,6 +63,27 @@ def _halves(at: OpenRun, chunk: Chunk, session: Session) -> tuple[PlannedChunk, 
         f"chunk {chunk.n} of {chunk.run} is too large for one transaction and cannot be divided",
         hint="it holds one document, or ids without ranges",
     )
+
+
+def enter(
+    at: OpenRun,
+    session: Session,
+    chunk: Chunk,
+    *,
+    keeps: PlannedChunk,
+    gets: PlannedChunk,
+    actor: str,
+    why: dict[str, str],
+) -> int:
+    """Let a chunk whose fence is taken keep a part of its ranges; the number that gets the rest."""
+    number = _next_number(at, session)
+    plans.divide(at.ledger, session, chunk, number, keeps, gets)
+    _select(at, session, chunk, number)
+    facts = {**why, "the rest": number}
+    audit.say(
+        at.ledger, "chunk", actor=actor, run=at.run.id, chunk=chunk.n, session=session, facts=facts
+    )
+    return number
 
 
 def _next_number(at: OpenRun, session: Session) -> int:

@@ -17,12 +17,12 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
-from mongosplit import breaker, gate
+from mongosplit import breaker, gate, wake
 from mongosplit.derive import RowTooLarge, by_pipeline
 from mongosplit.divide import TRANSACTION_TOO_LARGE, divide
 from mongosplit.errors import Failed
 from mongosplit.keyspace import union_query
-from mongosplit.ledger import chunks, kept, quarantine
+from mongosplit.ledger import chunks, fences, kept, quarantine
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, claimed
 from mongosplit.model import Chunk, ChunkState, Outcome
@@ -138,7 +138,7 @@ def _body(copy: _Copy, way: _Way, tried: _Tried) -> Callable[[Session], Outcome]
     at = copy.at
 
     def in_transaction(session: Session) -> Outcome:
-        chunk = chunks.take_fence(at.ledger, session, at.run.id, copy.n)
+        chunk = fences.take(at.ledger, session, at.run.id, copy.n)
         if not chunks.is_wanted(chunk):
             session.abort_transaction()
             return Outcome(at.run.id, copy.n, "nothing", chunk.state.value)
@@ -184,6 +184,8 @@ def _write(copy: _Copy, session: Session, chunk: Chunk, found: Sorted) -> None:
     kept.keep_adopted(at.ledger, session, at.run.id, chunk.n, found.adoptions)
     if found.bad or chunk.quarantined:
         quarantine.replace(at.ledger, session, at.run.id, chunk.n, found.bad, copy.attempts)
+        # The holder may give the key up at this moment, under a fence that is not held here.
+        wake.again(at, chunk.n, found.bad, session)
     done = _done(copy, chunk, found, digest.hexdigest())
     ours = {
         "wave": copy.attempt.wave,

@@ -152,7 +152,8 @@ class Run:
 class Chunk:
     """A range of the source, the unit of work, as the ledger has it.
 
-    `digest` is the SHA-256 of the parts as they were inserted, target by target, where known.
+    `written` counts how often it was copied or rolled back; `digest` is the SHA-256 of the parts as
+    they were inserted, target by target, where they still stand so as far as is known.
     `mend` asks to try its quarantined documents again, `undo` asks to roll it back.
     """
 
@@ -162,6 +163,7 @@ class Chunk:
     state: ChunkState
     fence: int
     planned: int
+    written: int = 0
     tail: bool = False
     docs: int = 0
     parts: dict[str, int] = field(default_factory=dict)

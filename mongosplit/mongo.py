@@ -27,7 +27,14 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from mongosplit import raw
-from mongosplit.errors import Failed, MongosplitError, Refused, TransientError, UsageError
+from mongosplit.errors import (
+    Failed,
+    FenceBusy,
+    MongosplitError,
+    Refused,
+    TransientError,
+    UsageError,
+)
 
 Client = MongoClient[dict[str, Any]]
 Documents = Collection[dict[str, Any]]
@@ -183,11 +190,16 @@ def _first_line(error: Exception) -> str:
 
 
 def transact(
-    session: Session, body: Callable[[Session], T], *, tries: int = TRANSACTION_TRIES
+    session: Session,
+    body: Callable[[Session], T],
+    *,
+    tries: int = TRANSACTION_TRIES,
+    wait_for_fence: bool = True,
 ) -> T:
     """Run the body in a transaction: snapshot read, majority commit, few tries with jitter.
 
-    The body may run several times and must take everything it decides on from inside.
+    The body may run several times and must take everything it decides on from inside. A fence that
+    is held is waited for a moment, since a sync holds many for a few milliseconds.
 
     Raises:
         whatever the body raises once the tries are over; the transaction is then aborted.
@@ -199,6 +211,9 @@ def transact(
                 if session.in_transaction:  # a body that found nothing to do has aborted it
                     _commit(session)
                 return result
+        except FenceBusy:
+            if attempt == tries or not wait_for_fence:
+                raise
         except PyMongoError as error:
             if attempt == tries or not error.has_error_label("TransientTransactionError"):
                 raise

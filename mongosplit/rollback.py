@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from bson.raw_bson import RawBSONDocument
-
-from mongosplit import raw, standing
+from mongosplit import adopting, lag, standing, wake
 from mongosplit.changes import There, look
-from mongosplit.definition import Target
+from mongosplit.derive import either_way
 from mongosplit.errors import Refused, TransientError
-from mongosplit.keyspace import EXACT_IDS
-from mongosplit.ledger import chunks, kept, quarantine
+from mongosplit.keyspace import union_query
+from mongosplit.ledger import chunks, dirty, fences, kept, quarantine
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, claimed
-from mongosplit.ledger.kept import Adoption, Kept
+from mongosplit.ledger.kept import Kept
 from mongosplit.model import APPLIED, Chunk, ChunkState, Outcome
-from mongosplit.mongo import Session, among, by_id, explained_chunk, transact
+from mongosplit.mongo import Session, among, explained_chunk, transact
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
 
@@ -53,22 +52,28 @@ def rollback_chunk(at: OpenRun, n: int, attempt: Attempt) -> Outcome:
         at.client.start_session() as session,
         claimed(at.ledger, at.client, session, WORK, at.run.id, n, attempt),
     ):
-        return transact(session, _body(at, n, attempt, started))
+        return either_way(
+            lambda slow: transact(session, _body(at, n, attempt, started, independent=slow))
+        )
 
 
 def _wanted(chunk: Chunk) -> bool:
     return chunk.undo is not None and chunk.state in APPLIED
 
 
-def _body(at: OpenRun, n: int, attempt: Attempt, started: float) -> Callable[[Session], Outcome]:
+def _body(
+    at: OpenRun, n: int, attempt: Attempt, started: float, *, independent: bool
+) -> Callable[[Session], Outcome]:
     def in_transaction(session: Session) -> Outcome:
-        chunk = chunks.take_fence(at.ledger, session, at.run.id, n)
+        chunk = fences.take(at.ledger, session, at.run.id, n)
         if chunk.undo is None or chunk.state not in APPLIED:
             session.abort_transaction()
             return Outcome(at.run.id, n, "nothing", chunk.state.value)
-        there = look(at, chunk, session)
+        there = look(at, chunk, session, independent=independent)
+        there = _without_dirty(at, there, session)
         changed = [found for target in there for found in target.changed]
         if changed and chunk.undo["on_change"] == "fail":
+            _refuse_lag(at, chunk, changed)
             raise _refusal(chunk, changed)
         _take_out(at, chunk, session, there, changed)
         milliseconds = int((time.monotonic() - started) * 1000)
@@ -86,6 +91,28 @@ def _body(at: OpenRun, n: int, attempt: Attempt, started: float) -> Callable[[Se
     return in_transaction
 
 
+def _without_dirty(at: OpenRun, there: list[There], session: Session) -> list[There]:
+    """Without the parts of users who are dirty: those differ because a sync is still to come."""
+    ids = [found.document_id for target in there for found in target.changed]
+    lagging = dirty.among(at.ledger, at.run.id, ids, session=session) if ids else set()
+    return [
+        replace(target, changed=[one for one in target.changed if one.document_id not in lagging])
+        for target in there
+    ]
+
+
+def _refuse_lag(at: OpenRun, chunk: Chunk, changed: list[Kept]) -> None:
+    """Whether what differs was changed in the target is not known while its user is written.
+
+    Raises:
+        TransientError: it will be, once the follower has marked what it has not seen yet.
+    """
+    ids = [found.document_id for found in changed]
+    position = lag.look(at, ids)
+    if position is not None and lag.written(at, position, ids):
+        raise TransientError(f"users of chunk {chunk.n} of {chunk.run} are being written")
+
+
 def _take_out(
     at: OpenRun, chunk: Chunk, session: Session, there: list[There], changed: list[Kept]
 ) -> None:
@@ -93,8 +120,9 @@ def _take_out(
     for found in there:
         _delete(at, chunk, session, found)
         for adoption, present in found.adopted:
-            _give_back(at, found.target, adoption, present, session)
+            adopting.give_back(at, adoption, present, session)
     kept.forget_adoptions(at.ledger, session, at.run.id, chunk.n)
+    wake.where(at, union_query(chunk.ranges, field="held_by"), session)
     quarantine.clear(at.ledger, session, at.run.id, chunk.n)
 
 
@@ -130,11 +158,19 @@ def refuse_changed(at: OpenRun, n: int) -> None:
     Raises:
         Refused: it would.
     """
-    with explained_chunk(at.run.id, n), at.client.start_session(snapshot=True) as session:
-        chunk = chunks.get(at.ledger, at.run.id, n, session=session)
-        there = look(at, chunk, session) if chunk.state in APPLIED else []
+
+    def looked(independent: bool) -> tuple[Chunk, list[There]]:
+        with at.client.start_session(snapshot=True) as session:
+            chunk = chunks.get(at.ledger, at.run.id, n, session=session)
+            is_applied = chunk.state in APPLIED
+            there = look(at, chunk, session, independent=independent) if is_applied else []
+            return chunk, _without_dirty(at, there, session)
+
+    with explained_chunk(at.run.id, n):
+        chunk, there = either_way(looked)
     changed = [found for target in there for found in target.changed]
     if changed:
+        _refuse_lag(at, chunk, changed)
         raise _refusal(chunk, changed)
 
 
@@ -156,20 +192,3 @@ def _delete(at: OpenRun, chunk: Chunk, session: Session, there: There) -> None:
     deleted = at.target(there.target).delete_many(query, session=session, collation=SIMPLE)
     if deleted.deleted_count != there.ours:
         raise TransientError(f"chunk {chunk.n} of {chunk.run} was touched while it was rolled back")
-
-
-def _give_back(
-    at: OpenRun, target: type[Target], adoption: Adoption, present: bytes | None, session: Session
-) -> None:
-    """Give an adopted document its pre-image back.
-
-    What the application changed since stands: then only the owner is taken from it again. One that
-    the application has deleted stays deleted.
-    """
-    its_id = by_id(adoption.document_id)
-    if present == adoption.after():
-        # The driver looks into a replacement, which may hold an _id that is not plain.
-        before = RawBSONDocument(adoption.before, EXACT_IDS)
-        at.target(target).replace_one(its_id, before, session=session)
-    elif present is not None and raw.field(present, target.owner) == adoption.source_id:
-        at.target(target).update_one(its_id, adoption.release(), session=session)

@@ -7,6 +7,7 @@ its embedded servers.
 from __future__ import annotations
 
 import getpass
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,21 @@ class Settings(BaseSettings):
     throttle_command: str = Field(
         "", description="a command whose exit code or number says how well the database is"
     )
+    recheck_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=86_400,
+        description="how often a random applied chunk is compared while followed; 0: never",
+    )
+    oplog_multiple: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="the oplog must reach back so many times what a run still takes; 0: any",
+    )
+    metrics: str = Field(
+        "", description="where serve answers Prometheus, 127.0.0.1:9464; empty: nowhere"
+    )
     max_attempts: int = Field(6, ge=1, le=100, description="tries of a chunk before it is failed")
     retry_seconds: float = Field(
         1.0, gt=0, le=60, description="first wait before another try; it doubles, up to 30 s"
@@ -118,6 +134,18 @@ class Settings(BaseSettings):
         except UsageError as error:
             raise ValueError(f"cannot be read: {error.message} ({error.hint})") from error
 
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_is_an_address(cls, text: str) -> str:
+        if text and _address(text) is None:
+            raise ValueError("is not an address like 127.0.0.1:9464 (host:port)")
+        return text
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Host and port at which `serve` answers Prometheus; None: it does not."""
+        return _address(self.metrics)
+
     @property
     def data_database(self) -> str:
         """The database of source and targets: the setting, or the one the MongoDB URL names.
@@ -142,6 +170,13 @@ def _is_redis_url(url: str) -> bool:
     database = parts.path.removeprefix("/")
     scheme_known = parts.scheme in ("redis", "rediss")
     return scheme_known and bool(parts.hostname) and (not database or database.isdigit())
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):([0-9]{1,5})", text, re.ASCII)
+    if found is None or not 1 <= int(found[3]) <= 65_535:
+        return None
+    return found[1] or found[2], int(found[3])
 
 
 def flag(name: str) -> str:

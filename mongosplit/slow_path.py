@@ -7,7 +7,7 @@ targets (`mongosplit.unique`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,13 @@ from mongosplit.derive import read_source, rows
 from mongosplit.errors import DocumentError
 from mongosplit.ledger.kept import Adoption
 from mongosplit.ledger.quarantine import Bad
-from mongosplit.mongo import DUPLICATE_KEY, Session
+from mongosplit.mongo import DUPLICATE_KEY, Session, among
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import MAX_DOCUMENT_BYTES, Value
 from mongosplit.reference import Parts
 from mongosplit.refusals import Refused
 from mongosplit.schema import ID_TYPES, Problem
-from mongosplit.unique import UniqueKeys, among, source_path
+from mongosplit.unique import Duplicate, UniqueKeys, source_path
 
 
 @dataclass
@@ -39,8 +39,27 @@ class Sorted:
 _Split = tuple[Value, Parts | DocumentError]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of users who are derived again: who they are, and what of theirs stands.
+
+    `first` are those whose parts stand as they are: they keep their unique keys. `adopted` are, by
+    row key, those who have an adopted document there and need no part.
+    """
+
+    ids: frozenset[Value] = frozenset()
+    first: frozenset[Value] = frozenset()
+    adopted: Mapping[str, frozenset[Value]] = field(default_factory=dict)
+
+
 def sort_out(
-    at: OpenRun, match: dict[str, Any], session: Session, refused: Refused, *, by_rows: bool
+    at: OpenRun,
+    match: dict[str, Any],
+    session: Session,
+    refused: Refused,
+    *,
+    by_rows: bool,
+    known: Known = Known(),
 ) -> Sorted:
     """Sort the source documents that `match` finds, in this transaction's snapshot.
 
@@ -59,9 +78,15 @@ def sort_out(
         if isinstance(parts, DocumentError):
             found.bad.append(Bad(source_id, parts))
         else:
-            good.append((source_id, parts))
-    _admit(found, good, UniqueKeys(at, session, [parts for _, parts in good]))
+            good.append((source_id, _without_adopted(source_id, parts, known)))
+    good.sort(key=lambda one: one[0] not in known.first)
+    _admit(found, good, UniqueKeys(at, session, [parts for _, parts in good], known.ids))
     return found
+
+
+def _without_adopted(source_id: Value, parts: Parts, known: Known) -> Parts:
+    adopted = {key for key, ids in known.adopted.items() if source_id in ids}
+    return {key: part for key, part in parts.items() if key not in adopted} if adopted else parts
 
 
 def _admit(found: Sorted, good: list[tuple[Value, Parts]], unique: UniqueKeys) -> None:
@@ -69,6 +94,9 @@ def _admit(found: Sorted, good: list[tuple[Value, Parts]], unique: UniqueKeys) -
     for source_id, parts in good:
         try:
             adoptions = unique.take(source_id, parts)
+        except Duplicate as error:
+            found.bad.append(Bad(source_id, error, error.held_by))
+            continue
         except DocumentError as error:
             found.bad.append(Bad(source_id, error))
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from mongosplit import raw
@@ -10,7 +10,7 @@ from mongosplit.definition import Target
 from mongosplit.derive import WHOLE_CHUNK
 from mongosplit.keyspace import union_query
 from mongosplit.model import Chunk
-from mongosplit.mongo import Session
+from mongosplit.mongo import Session, among, raw_documents
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
 from mongosplit.raw import Value
@@ -25,8 +25,12 @@ def query(target: type[Target], chunk: Chunk) -> dict[str, Any]:
     within = union_query(chunk.ranges)
     if target.adopt_by is None:
         return within
-    own = {"$expr": {"$eq": ["$_id", f"${target.owner}"]}}
-    return {"$and": [within, {target.owner: {"$type": list(ID_TYPES)}}, own]}
+    return {"$and": [within, *_own(target)]}
+
+
+def _own(target: type[Target]) -> list[dict[str, Any]]:
+    stands_under_its_owner = {"$expr": {"$eq": ["$_id", f"${target.owner}"]}}
+    return [{target.owner: {"$type": list(ID_TYPES)}}, stands_under_its_owner]
 
 
 def read(at: OpenRun, target: type[Target], chunk: Chunk, session: Session) -> bytes:
@@ -37,8 +41,30 @@ def read(at: OpenRun, target: type[Target], chunk: Chunk, session: Session) -> b
     return b"".join(cast(Iterator[bytes], cursor.sort("_id", 1)))
 
 
+def query_of(target: type[Target], ids: Iterable[Value]) -> dict[str, Any]:
+    """What finds the parts of these users."""
+    if target.adopt_by is None:
+        return {"$and": [among("_id", ids)]}
+    return {"$and": [among("_id", ids), *_own(target)]}
+
+
+def is_part(target: type[Target], document: bytes) -> bool:
+    """Whether a document of the target is a user's own part."""
+    return target.adopt_by is None or raw.field(document, target.owner) == id_of(document)
+
+
 def id_of(document: bytes) -> Value:
     """The `_id` of a document that a server has given."""
     value = raw.field(document, "_id")
     assert value is not None  # the server gives every document an _id
     return value
+
+
+def of_ids(
+    at: OpenRun, target: type[Target], ids: Iterable[Value], session: Session
+) -> Iterator[bytes]:
+    """The parts of these users that stand there, each by itself."""
+    cursor = at.target(target).find_raw_batches(
+        query_of(target, ids), session=session, batch_size=WHOLE_CHUNK, collation=SIMPLE
+    )
+    return raw_documents(cursor)

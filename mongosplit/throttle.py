@@ -210,7 +210,8 @@ class Throttle:
         pace = min(_or_any(self._pace), _or_any(self._limit))
         allowed = 0.0 if stop else pace if pace < math.inf else None
         self._kind = kind
-        self._last = Verdict(allowed, stop, reason, signal, since, at)
+        numbers = {one.name: one.observed for one in self._current() if one.observed is not None}
+        self._last = Verdict(allowed, stop, reason, signal, since, at, numbers)
         return self._last
 
 

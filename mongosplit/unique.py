@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
-from bson.raw_bson import RawBSONDocument
-
-from mongosplit import raw, schema
+from mongosplit import raw, schema, standing
 from mongosplit.definition import Index, Target
 from mongosplit.errors import DocumentError
 from mongosplit.ledger.kept import Adoption
-from mongosplit.mongo import Session, raw_documents
+from mongosplit.mongo import Session, among, raw_documents
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
 from mongosplit.raw import Value
@@ -29,18 +27,30 @@ class _Taken:
     adoptable: bool
 
 
+class Duplicate(DocumentError):
+    """A unique key is taken; `held_by` is the user whose part has it, None when it is nobody's."""
+
+    def __init__(self, path: str, message: str, *, target: str, held_by: Value | None) -> None:
+        super().__init__("duplicate", path, message, target=target)
+        self.held_by = held_by
+
+
 class UniqueKeys:
     """The unique keys that a chunk's parts want, and who has them in this snapshot."""
 
-    def __init__(self, at: OpenRun, session: Session, good: Iterable[Parts]) -> None:
+    def __init__(
+        self, at: OpenRun, session: Session, good: Iterable[Parts], ours: Container[Value] = ()
+    ) -> None:
+        """`ours` are users whose own parts are in nobody's way: they are derived again here."""
         self._at = at
-        self._taken = _taken(at, session, good)
+        self._taken = _taken(at, session, good, ours)
 
     def take(self, source_id: Value, parts: Parts) -> dict[str, Adoption]:
         """Take the unique keys of one user's parts; the adoptions that this means, by row key.
 
         Raises:
-            DocumentError: a key is taken, and not by a document that can be adopted.
+            Duplicate: a key is taken, and not by a document that can be adopted.
+            DocumentError: the document that would be adopted cannot be.
         """
         adoptions: dict[str, Adoption] = {}
         for key, part in parts.items():
@@ -51,7 +61,7 @@ class UniqueKeys:
             if adopted is not None and all(hit.document == adopted for hit in hits):
                 adoptions[key] = self._adoption(key, adopted, source_id)
             elif names:
-                raise self._duplicate(target, names[0])
+                raise self._duplicate(target, names[0], hits[0].document)
         for key, part in parts.items():
             # Whoever comes next finds these keys taken, by a document that is not to be adopted.
             target = self._at.migration.keys[key]
@@ -78,11 +88,12 @@ class UniqueKeys:
             sentence += f" that cannot be adopted: its {where} {problem.found}"
             raise DocumentError("not-adoptable", "_id", sentence, target=target.collection)
 
-    def _duplicate(self, target: type[Target], key: _Key) -> DocumentError:
+    def _duplicate(self, target: type[Target], key: _Key, holder: bytes) -> Duplicate:
         _, name, _ = key
         path = source_path(self._at, target, name)
         sentence = f"{target.collection} already has a document with the same {name}, from {path}"
-        return DocumentError("duplicate", path, sentence, target=target.collection)
+        owner = None if _is_free(target, holder) else raw.field(holder, target.owner)
+        return Duplicate(path, sentence, target=target.collection, held_by=owner)
 
 
 def _keys(target: type[Target], key: str, part: bytes) -> Iterator[_Key]:
@@ -97,7 +108,9 @@ def _keys(target: type[Target], key: str, part: bytes) -> Iterator[_Key]:
         yield key, index.path, value or raw.encode(None)
 
 
-def _taken(at: OpenRun, session: Session, good: Iterable[Parts]) -> dict[_Key, _Taken]:
+def _taken(
+    at: OpenRun, session: Session, good: Iterable[Parts], ours: Container[Value]
+) -> dict[_Key, _Taken]:
     """The unique keys of these parts that documents in the targets have already."""
     wanted: dict[tuple[str, str], list[Value]] = {}
     for parts in good:
@@ -111,6 +124,8 @@ def _taken(at: OpenRun, session: Session, good: Iterable[Parts]) -> dict[_Key, _
             among(path, values), session=session, collation=SIMPLE
         )
         for document in raw_documents(cursor):
+            if standing.is_part(target, document) and standing.id_of(document) in ours:
+                continue
             adoptable = path == target.adopt_by and _is_free(target, document)
             found = raw.lookup(document, path) or raw.encode(None)
             taken[key, path, found] = _Taken(document, adoptable)
@@ -120,11 +135,6 @@ def _taken(at: OpenRun, session: Session, good: Iterable[Parts]) -> dict[_Key, _
 def _is_free(target: type[Target], document: bytes) -> bool:
     owner = raw.field(document, target.owner)
     return owner is None or owner.is_null
-
-
-def among(path: str, values: Iterable[Value]) -> RawBSONDocument:
-    """The query for these values, which stay bytes: not all text that is stored can be decoded."""
-    return RawBSONDocument(raw.build([(path, raw.subdocument([("$in", raw.array(values))]))]))
 
 
 def source_path(at: OpenRun, target: type[Target], name: str) -> str:

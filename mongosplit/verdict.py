@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,8 @@ class Verdict:
 
     `allowed` is in documents per second, None: without limit; it is 0 when `stop` is true. `reason`
     is one sentence, `signal` the name of the signal it speaks of (empty when all is well). `since`
-    is when this state began, `at` when the verdict was taken, both in UTC.
+    is when this state began, `at` when the verdict was taken, both in UTC. `observed` is the last
+    number of each signal that has one, in its unit.
     """
 
     allowed: float | None
@@ -26,6 +27,7 @@ class Verdict:
     signal: str
     since: datetime
     at: datetime
+    observed: Mapping[str, float] = field(default_factory=dict)
 
     def age(self, now: datetime) -> float:
         """Seconds between the verdict and `now`, which is read from the same clock as `at`."""
@@ -46,4 +48,5 @@ class Verdict:
         Raises:
             KeyError: a field is missing.
         """
-        return cls(**{name: document[name] for name in cls.__dataclass_fields__})
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name != "observed"}
+        return cls(**known, observed=document.get("observed", {}))

@@ -1,35 +1,37 @@
-"""verify_chunk: compare every target byte of a chunk with what the source derives to.
+"""verify_chunk: compare a chunk with what its source derives to, and tell a lag from a mismatch.
 
-Both sides are read at one snapshot. What is expected comes from the split pipeline, the very
-function that copies; for a stated share of chunks it comes from the Python reference instead, which
-would also show a mistake in the pipeline's compiler.
+While the application writes, a target may be a moment behind. What differs at one snapshot is
+looked at again, until the log itself says that the user was not written meanwhile: then the
+difference is real. It goes away by itself where it was a lag (docs/architecture.md, verify).
 """
 
 from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator
 
-from mongosplit import derive, gate, raw, standing
-from mongosplit.definition import Target
-from mongosplit.derive import Derived
+from mongosplit import gate, lag
+from mongosplit.compare import Compared, compare
+from mongosplit.derive import either_way
 from mongosplit.errors import TransientError
-from mongosplit.keyspace import union_query
-from mongosplit.ledger import chunks, kept, mismatches, quarantine
+from mongosplit.ledger import checked, chunks, mismatches
+from mongosplit.ledger.checked import Check
 from mongosplit.ledger.claims import Attempt, claimed
-from mongosplit.ledger.kept import Adoption
 from mongosplit.ledger.mismatches import Mismatch
-from mongosplit.model import APPLIED, Chunk, Outcome
-from mongosplit.mongo import Session, by_id, explained_chunk, raw_documents
+from mongosplit.model import Outcome
+from mongosplit.mongo import Session, explained_chunk, transact
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import Value
-from mongosplit.schema import ID_TYPES
 
 WORK = "verify"
 
-SNAPSHOT_TRIES = 5
-"""How often a chunk is read again when it was touched while it was compared."""
+TRIES = 5
+"""How often a chunk is compared again when copy or rollback wrote it meanwhile."""
+LAG_SECONDS = 20.0
+"""How long it is waited for the follower to catch up with what differs."""
+LOOK_SECONDS = 0.2
+MOVING_LOOKS = 10
+"""After so many looks a user who was written before each is taken for one who always is."""
 
 
 def verify_chunk(
@@ -42,37 +44,32 @@ def verify_chunk(
 
     Raises:
         TransientError: worth another try. Failed: another try will not help.
+        HistoryLost: the follower is too far behind for the log to tell a lag from a mismatch.
     """
     started = time.monotonic()
     with (
         explained_chunk(at.run.id, n),
-        at.client.start_session() as session,
+        at.client.start_session(causal_consistency=True) as session,
         claimed(at.ledger, at.client, session, WORK, at.run.id, n, attempt),
     ):
         if held := gate.holds_verification(at, n, verification):
             return Outcome(at.run.id, n, "held", held)
-        for _ in range(SNAPSHOT_TRIES):
-            chunk, docs, found = _compared(at, n, independent=independent)
+        for _ in range(TRIES):
+            seen = _compare(at, n, session, independent=independent)
+            found = _without_lag(at, session, seen)
             mismatches.replace(at.ledger, at.run.id, n, found)
-            if chunks.checked(
-                at.ledger,
-                session,
-                chunk,
-                verification=verification,
-                mismatches=len(found),
-                independent=independent,
-                actor=attempt.worker,
-            ):
+            check = Check(verification, seen.docs, len(found), independent)
+            if checked.record(at.ledger, session, seen.chunk, check, actor=attempt.worker):
                 break
         else:
-            raise TransientError(f"chunk {n} of {at.run.id} was touched each time it was compared")
+            raise TransientError(f"chunk {n} of {at.run.id} was written each time it was compared")
     state = chunks.get(at.ledger, at.run.id, n).state
     return Outcome(
         at.run.id,
         n,
         "verified" if not found else "compared",
         state.value,
-        docs=docs,
+        docs=seen.docs,
         mismatches=len(found),
         milliseconds=int((time.monotonic() - started) * 1000),
     )
@@ -83,115 +80,60 @@ def is_in_share(n: int, share: float) -> bool:
     return zlib.crc32(n.to_bytes(8, "little")) / 2**32 < share
 
 
-def _compared(at: OpenRun, n: int, *, independent: bool) -> tuple[Chunk, int, list[Mismatch]]:
-    with at.client.start_session(snapshot=True) as session:
-        chunk = chunks.get(at.ledger, at.run.id, n, session=session)
-        derived = _expected(at, chunk, session, independent=independent)
-        held = quarantine.held(at.ledger, at.run.id, n, session=session)
-        adopted = list(kept.adoptions(at.ledger, at.run.id, n, session=session))
-        found: list[Mismatch] = []
-        for key, target in at.migration.keys.items():
-            theirs = [one for one in adopted if one.collection == target.collection]
-            expected = derived.parts.get(key, [])
-            found += _compare(at, target, chunk, expected, held, theirs, session)
-    return chunk, derived.docs, found
-
-
-def _expected(at: OpenRun, chunk: Chunk, session: Session, *, independent: bool) -> Derived:
-    if chunk.state not in APPLIED:
-        return Derived()
-    return derive.of_match(at, union_query(chunk.ranges), session, independent=independent)
-
-
 def _compare(
     at: OpenRun,
-    target: type[Target],
-    chunk: Chunk,
-    expected: list[bytes],
-    held: set[Value],
-    adopted: list[Adoption],
+    n: int,
     session: Session,
-) -> Iterator[Mismatch]:
-    there = standing.read(at, target, chunk, session)
-    adopters = {one.source_id for one in adopted}
-    if not (held or adopters) and b"".join(expected) == there:
-        if target.adopt_by is not None:
-            yield from _strays(at, target, chunk, len(expected), adopters, session)
-        return
-    actual = list(raw.documents(there))
-    if held or adopters:
-        # What is in quarantine has no parts, and an adopted document keeps its own values.
-        away = held | adopters
-        wanted = {standing.id_of(part) for part in expected} & adopters
-        expected = [part for part in expected if standing.id_of(part) not in away]
-        actual = [document for document in actual if standing.id_of(document) not in adopters]
-        yield from _compare_adopted(at, target, adopted, wanted, session)
-    if expected != actual:
-        yield from _differences(target, expected, actual)
-    if target.adopt_by is not None:
-        yield from _strays(at, target, chunk, len(actual), adopters, session)
+    *,
+    independent: bool = False,
+    only: list[Value] | None = None,
+) -> Compared:
+    def compared(by_reference: bool) -> Compared:
+        slow = independent or by_reference
+        return transact(session, lambda within: compare(at, n, within, independent=slow, only=only))
+
+    return either_way(compared)
 
 
-def _differences(
-    target: type[Target], expected: Iterable[bytes], actual: Iterable[bytes]
-) -> Iterator[Mismatch]:
-    wanted = {standing.id_of(part): part for part in expected}
-    there = {standing.id_of(document): document for document in actual}
-    for source_id, part in wanted.items():
-        document = there.get(source_id)
-        if document is None:
-            yield Mismatch(source_id, target.collection, "", "missing")
-        elif document != part:
-            for name in _differing_fields(part, document):
-                yield Mismatch(source_id, target.collection, name, "different")
-    for source_id in there.keys() - wanted.keys():
-        yield Mismatch(source_id, target.collection, "", "ghost")
+def differing(at: OpenRun, n: int) -> Compared:
+    """What differs in a chunk at this moment, lag and all."""
+    with at.client.start_session(causal_consistency=True) as session:
+        return _compare(at, n, session)
 
 
-def _differing_fields(part: bytes, document: bytes) -> list[str]:
-    ours, theirs = list(raw.elements(part)), list(raw.elements(document))
-    names = dict.fromkeys(name for name, _ in (*ours, *theirs))
-    first, second = dict(ours), dict(theirs)
-    differing = [name for name in names if first.get(name) != second.get(name)]
-    return differing or ["(field order)"]
+def _without_lag(at: OpenRun, session: Session, seen: Compared) -> list[Mismatch]:
+    """Those of the mismatches that are none of a target a moment behind.
 
-
-def _compare_adopted(
-    at: OpenRun,
-    target: type[Target],
-    adopted: list[Adoption],
-    wanted: set[Value],
-    session: Session,
-) -> Iterator[Mismatch]:
-    for one in adopted:
-        source_id = one.source_id
-        its_id = by_id(one.document_id)
-        found = raw_documents(at.target(target).find_raw_batches(its_id, session=session))
-        document = next(found, None)
-        owner = None if document is None else raw.field(document, target.owner)
-        if owner != source_id:
-            yield Mismatch(source_id, target.collection, target.owner, "missing")
-        elif source_id not in wanted:
-            yield Mismatch(source_id, target.collection, target.owner, "ghost")
-
-
-def _strays(
-    at: OpenRun,
-    target: type[Target],
-    chunk: Chunk,
-    own: int,
-    adopted: set[Value],
-    session: Session,
-) -> Iterator[Mismatch]:
-    """Documents that name a user of this chunk as owner but stand under another `_id`."""
-    of_owner = union_query(chunk.ranges, field=target.owner)
-    query = {"$and": [{target.owner: {"$type": list(ID_TYPES)}}, of_owner]}
-    # Counting needs only the index; the documents are looked at when the count is off.
-    if at.target(target).count_documents(query, session=session) == own + len(adopted):
-        return
-    elsewhere = {"$expr": {"$ne": ["$_id", f"${target.owner}"]}}
-    strays = at.target(target).find_raw_batches({"$and": [query, elsewhere]}, session=session)
-    for document in raw_documents(strays):
-        owner = raw.field(document, target.owner)
-        if owner is not None and owner not in adopted:
-            yield Mismatch(owner, target.collection, target.owner, "ghost")
+    Raises:
+        TransientError: that cannot be told yet.
+    """
+    real: list[Mismatch] = []
+    looks = 0
+    first, deadline = lag.present(at), time.monotonic() + LAG_SECONDS
+    looked = seen
+    while looked.mismatches:
+        position = lag.look(at, looked.ids)
+        if position is None:
+            return looked.mismatches
+        session.advance_operation_time(lag.present(at))
+        looked = _compare(at, seen.chunk.n, session, only=looked.ids)
+        if looked.chunk.written != seen.chunk.written:
+            # Copied or rolled back meanwhile: recording will notice, and all of it comes again.
+            return real
+        written = lag.written(at, position, looked.ids)
+        settled = set(looked.ids) - position.dirty
+        real += [one for one in looked.mismatches if one.source_id in settled - written]
+        looks += 1
+        # One that is written all the time has been derived since the first look, so it was right.
+        at_rest = looks < MOVING_LOOKS or position.reached < first
+        moving = set() if at_rest else settled & written
+        left = set(looked.ids) - (settled - written) - moving
+        if not left:
+            break
+        if time.monotonic() > deadline or not position.alive:
+            raise TransientError(lag.sentence(at, position, len(left)))
+        time.sleep(LOOK_SECONDS)
+        looked = Compared(
+            looked.chunk, looked.docs, [one for one in looked.mismatches if one.source_id in left]
+        )
+    return real

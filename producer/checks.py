@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import redis
 
 from mongosplit import provision
-from mongosplit.definition import Migration, Target
+from mongosplit.definition import Target
 from mongosplit.errors import Refused, UsageError
 from mongosplit.keyspace import Bracket, Range
 from mongosplit.ledger import leases, runs
-from mongosplit.ledger.book import Ledger
 from mongosplit.model import RunState
-from mongosplit.mongo import Client, Data, exact, explained, hosts
+from mongosplit.mongo import explained, hosts
 from mongosplit.schema import ID_TYPES
-from mongosplit.settings import Settings
+from producer import oplog_guard
+from producer.findings import Check, Finding, Subject
 from worker import presence
 
 START_A_WORKER = "celery -A worker.app worker -Q migrate,verify -n w1@%h -c 2"
@@ -25,40 +24,6 @@ CHECK_DATABASE = "check MONGOSPLIT_DATABASE (--database)"
 CHECK_TARGET = "mend or move the collection, or name the right database (--database)"
 OLDEST_MONGODB = (5, 0)
 OLDEST_REDIS = (6, 2)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: `ok`, `warning` or `refusal`, a sentence, and the mend."""
-
-    check: str
-    verdict: str
-    sentence: str
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is checked."""
-
-    client: Client
-    ledger: Ledger
-    settings: Settings
-    migration: Migration
-    spec: str
-
-    @property
-    def data(self) -> Data:
-        """The database of source and targets."""
-        return exact(self.client[self.settings.data_database])
-
-    @property
-    def source(self) -> str:
-        """The source as `database.collection`."""
-        return f"{self.settings.data_database}.{self.migration.source}"
-
-
-Check = Callable[[Subject], Iterator[Finding]]
 
 
 def replica_set(at: Subject) -> Iterator[Finding]:
@@ -222,8 +187,10 @@ def workers(_: Subject) -> Iterator[Finding]:
 
 PLAN: tuple[Check, ...] = (replica_set, source, ids, targets, unfinished)
 PLAN_AND_START: tuple[Check, ...] = (*PLAN, broker)
-START: tuple[Check, ...] = (replica_set, source, targets, broker)
-ALL: tuple[Check, ...] = (replica_set, source, ids, targets, unfinished, broker, workers)
+START: tuple[Check, ...] = (replica_set, source, targets, oplog_guard.oplog, broker)
+ALL: tuple[Check, ...] = (
+    *(replica_set, source, ids, targets, unfinished, oplog_guard.oplog, broker, workers),
+)
 
 
 def run_checks(at: Subject, which: tuple[Check, ...]) -> list[Finding]:

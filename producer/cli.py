@@ -10,6 +10,7 @@ from mongosplit.errors import MongosplitError
 from producer import (
     console,
     verbs_drill,
+    verbs_follow,
     verbs_forward,
     verbs_history,
     verbs_kept,
@@ -17,6 +18,7 @@ from producer import (
     verbs_quarantine,
     verbs_read,
     verbs_rollback,
+    verbs_serve,
     verbs_stop,
     verbs_whole,
 )
@@ -52,7 +54,8 @@ for verb in (
     verbs_quarantine.quarantine,
     verbs_kept.kept,
     verbs_history.history,
-    verbs_whole.serve,
+    verbs_follow.follow,
+    verbs_serve.serve,
 ):
     mongosplit.add_command(verb)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mongosplit import verify
-from mongosplit.ledger import chunks, mismatches, runs, tally
+from mongosplit.ledger import checked, chunks, mismatches, runs, tally
 from mongosplit.ledger.claims import Attempt
 from mongosplit.model import HELD, Run, RunState
 from mongosplit.open_run import OpenRun
@@ -17,7 +17,7 @@ from mongosplit.settings import Settings
 from producer import dispatch
 from producer.console import counted
 from producer.dispatch import BrokerAway
-from worker import place, verification
+from worker import pacing, place, verification
 
 OnProgress = Callable[[int, int], None]
 POLL_SECONDS = 0.2
@@ -99,11 +99,12 @@ def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdic
     whole = len(chunks.numbers(at.ledger, at.run.id, {}))
     sent = 0
     last_change, left_before = time.monotonic(), whole
-    while left := chunks.numbers(at.ledger, at.run.id, chunks.unchecked(number)):
+    while left := chunks.numbers(at.ledger, at.run.id, checked.unchecked(number)):
         on_progress(whole - len(left), whole)
         if not dispatch.somebody_listens("verify"):
             for n in left[:HERE_AT_ONCE]:
-                _verify_here(at, settings, number, n)
+                if pacing.unstopped(at, n, number).granted:
+                    _verify_here(at, settings, number, n)
             continue
         if len(left) < left_before:
             last_change, left_before = time.monotonic(), len(left)

@@ -87,6 +87,23 @@ def counting(label: str, unit: str, about: int = 0) -> Iterator[Counter]:
 
 
 @contextmanager
+def standing() -> Iterator[Callable[[str, str], None]]:
+    """A line that stands, with what changes behind it; off a terminal only the line, when new."""
+    said = ""
+    with talk.status("") as status:
+
+        def show(line: str, detail: str) -> None:
+            nonlocal said
+            if talk.is_terminal:
+                status.update(Text(f"{line} · {detail}"))
+            elif line != said:
+                talk.print(Text(line))
+            said = line
+
+        yield show
+
+
+@contextmanager
 def driving(run: str) -> Iterator[Callable[[Tick], None]]:
     """The live view of a run: chunks migrated and verified, users/s, ETA, pace and obstacles."""
     columns = (

@@ -14,7 +14,7 @@ from mongosplit.open_run import OpenRun
 from mongosplit.selection import Selection
 from mongosplit.settings import Settings
 from producer import conclusion, planning
-from producer.steering import drive_here
+from producer.driving import drive_here
 
 
 @dataclass(frozen=True)

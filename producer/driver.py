@@ -14,7 +14,7 @@ from dataclasses import replace
 from threading import Event
 
 from mongosplit import breaker
-from mongosplit.ledger import asks, audit, chunks, leases, runs, tally
+from mongosplit.ledger import asks, audit, checked, chunks, leases, runs, tally
 from mongosplit.ledger.book import now
 from mongosplit.model import FINISHED, Run, RunState
 from mongosplit.open_run import OpenRun
@@ -24,6 +24,7 @@ from producer import (
     dispatch,
     health,
     migrating,
+    oplog_guard,
     pacing_facts,
     rolling_back,
     settling,
@@ -31,10 +32,14 @@ from producer import (
     worker_rate,
 )
 from producer.dispatch import BrokerAway
+from producer.following import following
+from producer.oplog_guard import Guard
 from producer.tick import Eyes, Tick
 from worker import verification
 
 TICK_SECONDS = 0.25
+STOPPERS = (breaker.ACTOR, oplog_guard.ACTOR)
+"""Those that pause a run by themselves: nobody is there who would resume it soon."""
 
 
 def drive(
@@ -54,16 +59,17 @@ def drive(
     Raises:
         LeaseHeld: another driver has the run.
     """
-    eyes, stop = Eyes(), stop or Event()
+    eyes, stop, guard = Eyes(), stop or Event(), Guard(settings)
     run_id = at.run.id
     leases.hold_when_free(at.ledger, run_id, holder)
     try:
         runs.first_verification(at.ledger, run_id)
-        with health.watching(at, settings) as doctor:
+        with health.watching(at, settings) as doctor, following(at, settings):
             while True:
                 leases.hold(at.ledger, run_id, holder)
                 tick = _tick(at, settings, eyes, undo_only=undo_only)
                 doctor.throughput = tick.rate
+                guard.look(at, tick.run, tick.eta_seconds)
                 on_tick(tick)
                 over = _is_undone(at, tick) if undo_only else _is_over(at, tick, stay=stay)
                 if over or stop.wait(TICK_SECONDS):
@@ -134,12 +140,12 @@ def _is_over(at: OpenRun, tick: Tick, *, stay: bool) -> bool:
         # What was asked for while it came to its end is for the next tick.
         return not chunks.numbers(at.ledger, run.id, chunks.WANTED, limit=1)
     if run.state is RunState.PAUSED:
-        return run.resting or not stay or run.asked.get("actor") == breaker.ACTOR
+        return run.resting or not stay or run.asked.get("actor") in STOPPERS
     return run.state is not RunState.RUNNING or not settling.is_wanted(at, run)
 
 
 def _is_undone(at: OpenRun, tick: Tick) -> bool:
     if tick.run.state is RunState.ROLLING_BACK or tick.to_undo:
         return False
-    left = chunks.to_verify(tick.run.verification, held=True)
+    left = checked.to_verify(tick.run.verification, held=True)
     return not chunks.numbers(at.ledger, tick.run.id, left, limit=1)

@@ -11,7 +11,7 @@ from threading import Event, Thread
 from pymongo.errors import PyMongoError
 
 from mongosplit import signals
-from mongosplit.ledger import audit, paces, runs
+from mongosplit.ledger import audit, dirty, followers, paces, runs
 from mongosplit.ledger.book import now
 from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
@@ -45,7 +45,10 @@ class Doctor:
             self.thresholds, self.throttle = text, Throttle(Thresholds.parse(text))
         if not self.throttle.thresholds.of:
             return
-        sources = signals.Sources(self.at.client, ledger["probe"], command=self.command)
+        backlog = dirty.backlog(ledger, run.id) if followers.get(ledger, run.id) else None
+        sources = signals.Sources(
+            self.at.client, ledger["probe"], follower_backlog=backlog, command=self.command
+        )
         readings = signals.read_all(sources, self.throttle.thresholds)
         limit = paces.limit_of(run.pace, now()).rate
         rate = max(0.0, self.throughput)

@@ -16,8 +16,8 @@ from mongosplit.open_run import OpenRun
 from mongosplit.plan import PlannedChunk
 from mongosplit.selection import Selection
 from mongosplit.settings import Settings
-from producer.checks import Subject
 from producer.connection import Connection
+from producer.findings import Subject
 
 OnProgress = Callable[[int], None]
 RENEW_SECONDS = 3.0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mongosplit import provision, rollback, verify
 from mongosplit.errors import MongosplitError, TransientError
-from mongosplit.ledger import asks, chunks, runs
+from mongosplit.ledger import asks, checked, chunks, dirty, followers, runs
 from mongosplit.ledger.claims import Attempt
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import OpenRun
@@ -44,7 +44,7 @@ def carry_on(at: OpenRun, run: Run, settings: Settings, eyes: Eyes) -> int:
 def _compare_the_rest(at: OpenRun, run: Run, settings: Settings) -> None:
     """Compare here what was rolled back when nobody listens who would, or it never ended."""
     held = run.state is not RunState.ROLLING_BACK
-    unchecked = chunks.to_verify(run.verification, held=held)
+    unchecked = checked.to_verify(run.verification, held=held)
     numbers = chunks.numbers(at.ledger, run.id, unchecked, limit=settings.wave_size)
     if numbers and not dispatch.somebody_listens("verify"):
         _here(at, numbers, settings, _compare_here)
@@ -101,7 +101,7 @@ def _compare_here(at: OpenRun, n: int, attempt: Attempt) -> None:
     except TransientError:
         raise
     except MongosplitError as error:
-        chunks.not_checked(
+        checked.not_checked(
             at.ledger, at.run.id, n, number, error.to_document(), actor=attempt.worker
         )
 
@@ -123,6 +123,8 @@ def settle(at: OpenRun, tick: Tick) -> Run:
 
 def _end(at: OpenRun, run: Run) -> Run:
     stayed = provision.take_away(at.data, run.provisioned)
+    followers.forget_run(at.ledger, run.id)
+    dirty.forget_run(at.ledger, run.id)
     why = "; ".join(stayed)
     actor = str(run.asked["actor"])
     return runs.move(at.ledger, run.id, RunState.ROLLED_BACK, actor=actor, why=why)

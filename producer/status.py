@@ -14,7 +14,7 @@ from mongosplit.ledger.chunks import IS_APPLIED
 from mongosplit.model import APPLIED, ChunkState, Run, RunState
 from mongosplit.range_text import range_text
 from mongosplit.selection import Selection, brackets
-from producer import pacing_facts
+from producer import following_facts, pacing_facts
 
 RATE_SECONDS = 10.0
 
@@ -66,6 +66,7 @@ def facts(ledger: Ledger, run: Run) -> dict[str, Any]:
         "seconds": _seconds(run),
         "waves": waves.count(ledger, run.id),
         "applied": _applied(ledger, run),
+        "follower": following_facts.facts(ledger, run),
         "kept": kept.count(ledger, run.id),
         "released": quarantine.released(ledger, run.id) if quarantined else 0,
         "rollback_seconds": rollback_seconds(run, docs),

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from mongosplit.errors import Refused
-from mongosplit.ledger import asks, chunks, leases, runs
+from mongosplit.ledger import chunks, followers, leases, runs
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import OpenRun, open_run
-from mongosplit.settings import HOME, Settings
-from producer import checks, conclusion, console, dispatch, planning, status, tables
-from producer.checks import START_A_WORKER
-from producer.conclusion import Verdict
+from producer import checks, console, planning, tables
 from producer.connection import Connection
-from producer.dispatch import BrokerAway
-from producer.driver import drive
-from producer.local_workers import local_workers
+from producer.driving import DRIVEN
+from producer.findings import Check, Subject
 from producer.options import confirm
 from producer.selecting import EVERYTHING, Asked, resolve
 
-DRIVEN = (
-    RunState.RUNNING,
-    RunState.MIGRATED,
-    RunState.PAUSING,
-    RunState.CANCELLING,
-    RunState.ROLLING_BACK,
-)
-"""The states in which a driver has something to do."""
 STARTABLE = (RunState.PLANNED, RunState.RUNNING, RunState.MIGRATED, RunState.VERIFIED)
 
 
@@ -37,7 +22,7 @@ def make_plan(
     *,
     yes: bool,
     dry_run: bool,
-    which: tuple[checks.Check, ...] = checks.PLAN,
+    which: tuple[Check, ...] = checks.PLAN,
 ) -> planning.Plan:
     """Check, ask, and divide the source; with `dry_run` nothing is written."""
     subject = planning.subject(at, spec)
@@ -129,6 +114,7 @@ def begin(at: Connection, run: Run, asked: Asked = EVERYTHING, *, yes: bool) -> 
         if runs.get(at.ledger, run.id).state is RunState.PLANNED:
             if run.drill is None and not asked.anything:
                 console.say(f"not tried out: mongosplit drill {run.id} does, on 1 % of it")
+            followers.begin(at.ledger, run.id)
             _plan_what_came_since(opened, subject)
             selection = resolve(at, run, asked)
             at.tell("start", run=run.id, part=asked.description)
@@ -176,75 +162,8 @@ def let_go(at: Connection, run: Run) -> None:
     leases.let_go(at.ledger, run.id, planning.holder_of(at.settings))
 
 
-def _plan_what_came_since(opened: OpenRun, subject: checks.Subject) -> None:
+def _plan_what_came_since(opened: OpenRun, subject: Subject) -> None:
     if planning.has_grown(opened):
         console.say("documents were inserted since the plan was made: planning again")
         with console.counting("plan", "documents", planning.source_count(subject)) as move:
             planning.refresh(subject, opened.run, move)
-
-
-@contextmanager
-def workers(count: int, settings: Settings, *queues: str, needed: bool = True) -> Iterator[None]:
-    """Local workers for these queues meanwhile, or a word when nobody listens and that is needed.
-
-    Without queues those of a migration.
-    """
-    queues = queues or ("migrate", "verify")
-    if count:
-        with local_workers(count, settings, HOME / "logs", queues=",".join(queues)):
-            yield
-        return
-    if needed:
-        _say_who_is_missing(queues[0])
-    yield
-
-
-def _say_who_is_missing(queue: str) -> None:
-    try:
-        listening = dispatch.listeners(queue)
-    except BrokerAway as error:
-        console.say(f"{error.message}: {error.hint}", style="yellow")
-        return
-    if not listening:
-        said = f"no worker listens on queue {queue} yet; start one elsewhere:"
-        console.say(said, style="yellow")
-        console.say(f"  {START_A_WORKER}")
-
-
-def drive_here(
-    opened: OpenRun, settings: Settings, *, stay: bool = False, undo_only: bool = False
-) -> None:
-    """Drive the run in this process, with a live view; `stay` and `undo_only` as `drive` has it."""
-    run = runs.get(opened.ledger, opened.run.id)
-    if run.state not in DRIVEN and not asks.left_to_undo(opened.ledger, run.id, limit=1):
-        return
-    holder = planning.holder_of(settings)
-    with console.driving(opened.run.id) as show:
-        drive(opened, settings, holder, show, stay=stay, undo_only=undo_only)
-
-
-def drive_and_sum_up(at: Connection, opened: OpenRun, local: int, output: str) -> int:
-    """Drive the run here, print what it came to, and return the exit code."""
-    with workers(local, at.settings):
-        drive_here(opened, at.settings, stay=True)
-    verdict = conclusion.conclude(opened, driven=True)
-    sum_up(at, verdict, output)
-    return verdict.exit_code
-
-
-def sum_up(at: Connection, verdict: Verdict, output: str) -> None:
-    """Print the run at a glance, and say what is wrong with it."""
-    facts = status.facts(at.ledger, verdict.run)
-    if output == "json":
-        console.print_json(facts)
-    else:
-        tables.summary(facts)
-    first = next((f": {failure['sentence']}" for failure in facts["failures"]), "")
-    say_what_is_wrong(verdict, first, hint=facts["next"])
-
-
-def say_what_is_wrong(verdict: Verdict, because: str = "", *, hint: str) -> None:
-    """A sentence and the next thing to type, where the exit code is not 0."""
-    if verdict.exit_code:
-        console.say(f"mongosplit: {verdict.sentence}{because}", style="red")
-        console.say(f"  {hint}")

@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mongosplit.model import ChunkState
-from producer import pacing_facts
-from producer.checks import Finding
+from producer import following_facts, pacing_facts
 from producer.console import counted, data, duration, say
+from producer.findings import Finding
 
 SPANS_SHOWN = 5
 KEPT_SHOWN = 10
 _PLAIN = ("planning", "planned", "running", "migrated", "verified")
+_OVER = ("rolled_back", "cancelled", "finalized")
 _COLOURS = {"ok": "green", "warning": "yellow", "refusal": "red"}
 
 
@@ -60,6 +61,7 @@ def summary(facts: dict[str, Any]) -> None:
     data.print(f"verified     {_verification(facts)}")
     if facts["state"] in ("running", "pausing", "paused"):
         data.print(Text(f"pace         {pacing_facts.sentence(facts['pace'])}"))
+    _follower(facts)
     if documents["adopted"]:
         data.print(f"adopted      {documents['adopted']:,} subscribers the application had already")
     _quarantine(facts)
@@ -103,6 +105,18 @@ def _applied(facts: dict[str, Any]) -> None:
         data.print(Text(f"{label:12} chunks {span['chunks']}: ids {span['ids']}"))
     if len(spans) > SPANS_SHOWN:
         data.print(f"{'':12} and {len(spans) - SPANS_SHOWN:,} more spans (-o json)")
+
+
+def _follower(facts: dict[str, Any]) -> None:
+    """How the application's writes are followed, and who else writes the targets."""
+    found = facts["follower"]
+    if found is None or facts["state"] in _OVER:
+        return
+    unwell = found["obstacle"] or not found["alive"]
+    said = following_facts.sentence(found, facts["run"])
+    data.print(Text(f"live writes  {said}", style="yellow" if unwell else ""))
+    for sentence in following_facts.foreign_sentences(found):
+        data.print(Text(f"foreign      {sentence}", style="yellow"))
 
 
 def drilled(run: str, docs: int, forward: float, back: float) -> None:
@@ -172,6 +186,8 @@ def _quarantine(facts: dict[str, Any]) -> None:
 def mismatches(facts: dict[str, Any], limit: int = 20) -> None:
     """What a verification found, without values."""
     found = facts["mismatches"]
+    if facts["repaired"]:
+        data.print(f"{facts['run']}: {counted(facts['repaired'], 'document')} derived again")
     if not facts["mismatches_total"]:
         data.print(f"{facts['run']}: {facts['checked']:,} documents compared, no difference")
         return

@@ -11,6 +11,7 @@ from mongosplit.model import Run, RunState
 from mongosplit.settings import Settings
 from producer import checks, console, drilling, status, tables
 from producer.connection import connected
+from producer.driving import workers
 from producer.options import (
     local_workers_flag,
     name_argument,
@@ -19,7 +20,7 @@ from producer.options import (
     yes_flag,
 )
 from producer.selecting import Asked, parse_share
-from producer.steering import begin, make_plan, unfinished, workers
+from producer.steering import begin, make_plan, unfinished
 
 
 @click.command("drill")

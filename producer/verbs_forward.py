@@ -11,6 +11,7 @@ from mongosplit.open_run import open_run
 from mongosplit.settings import Settings
 from producer import again, checks, console, planning, status
 from producer.connection import Connection, connected, refuse_over
+from producer.driving import drive_and_sum_up
 from producer.options import (
     confirm,
     dry_run_flag,
@@ -21,15 +22,7 @@ from producer.options import (
     yes_flag,
 )
 from producer.selecting import Asked, selection_flags
-from producer.steering import (
-    begin,
-    drive_and_sum_up,
-    let_go,
-    make_plan,
-    said_by,
-    say_plan,
-    unfinished,
-)
+from producer.steering import begin, let_go, make_plan, said_by, say_plan, unfinished
 
 _DETACH = click.option("--detach", is_flag=True, help="leave the driving to `mongosplit serve`")
 

@@ -13,6 +13,7 @@ from mongosplit.selection import Selection
 from mongosplit.settings import Settings
 from producer import again, console, json_lines, pointing, quarantine_facts, tables_quarantine
 from producer.connection import Connection, connected
+from producer.driving import drive_and_sum_up
 from producer.options import (
     confirm,
     local_workers_flag,
@@ -23,7 +24,6 @@ from producer.options import (
 )
 from producer.pointing import Pointed, point, reason_flag, words_argument
 from producer.selecting import EVERYTHING, Asked
-from producer.steering import drive_and_sum_up
 
 LONGEST_BECAUSE = 1000
 

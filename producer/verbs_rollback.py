@@ -13,6 +13,7 @@ from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
 from producer import conclusion, console, status, tables, undoing
 from producer.connection import Connection, connected
+from producer.driving import drive_here, workers
 from producer.options import (
     confirm,
     dry_run_flag,
@@ -23,7 +24,6 @@ from producer.options import (
     yes_flag,
 )
 from producer.selecting import Asked, selection_flags
-from producer.steering import drive_here, workers
 from producer.undoing import Part
 
 POLL_SECONDS = 0.5

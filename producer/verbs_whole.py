@@ -1,18 +1,16 @@
-"""The verbs that go over a whole run: plan, verify, serve."""
+"""The verbs that go over a whole run: plan, verify."""
 
 from __future__ import annotations
 
-import time
-
 import click
 
-from mongosplit.errors import LeaseHeld, Refused
-from mongosplit.ledger import audit, runs
-from mongosplit.model import Run, RunState
-from mongosplit.open_run import open_run
+from mongosplit.errors import Refused
+from mongosplit.model import RunState
 from mongosplit.settings import Settings
-from producer import conclusion, console, tables
-from producer.connection import Connection, connected
+from producer import conclusion, console, repairing, tables
+from producer.connection import connected
+from producer.driving import say_what_is_wrong
+from producer.following import following
 from producer.options import (
     dry_run_flag,
     name_argument,
@@ -20,9 +18,7 @@ from producer.options import (
     settings_flags,
     yes_flag,
 )
-from producer.steering import DRIVEN, drive_here, make_plan, say_what_is_wrong
-
-SERVE_SECONDS = 1.0
+from producer.steering import make_plan
 
 
 @click.command("plan")
@@ -57,11 +53,18 @@ def plan(
 
 @click.command("verify")
 @name_argument("MIGRATION|RUN")
+@click.option("--repair", is_flag=True, help="derive again what differs, and compare once more")
 @output_flag
 @settings_flags
 @click.pass_context
-def verify(context: click.Context, name: str | None, settings: Settings, output: str) -> None:
-    """Compare every target byte of the run with what the source derives to."""
+def verify(
+    context: click.Context, name: str | None, settings: Settings, repair: bool, output: str
+) -> None:
+    """Compare every target byte of the run with what the source derives to.
+
+    With --repair users in whom something differs are derived again; what stood there before is
+    saved to `kept`.
+    """
     with connected(settings, context.obj) as at:
         opened = at.open(name or settings.migration)
         if opened.run.state in (RunState.PLANNING, RunState.PLANNED):
@@ -69,15 +72,22 @@ def verify(context: click.Context, name: str | None, settings: Settings, output:
                 f"{opened.run.id} is {opened.run.state_words}: nothing is migrated yet",
                 hint=f"mongosplit start {opened.run.migration}",
             )
-        at.tell("verify", run=opened.run.id)
-        with console.counting("verify", "chunks") as move:
-            verdict = conclusion.reverify(opened, at.settings, move)
+        at.tell("verify", run=opened.run.id, repair=repair)
+        with following(opened, settings):
+            with console.counting("verify", "chunks") as move:
+                verdict = conclusion.reverify(opened, at.settings, move)
+            repaired = 0
+            if repair and verdict.mismatches:
+                repaired = repairing.repair_run(opened, settings)
+                with console.counting("verify", "chunks") as move:
+                    verdict = conclusion.reverify(opened, at.settings, move)
         found = conclusion.found(opened)
     facts = {
         "run": opened.run.id,
         "checked": verdict.checked,
         "mismatches": found,
         "mismatches_total": verdict.mismatches,
+        "repaired": repaired,
         "unchecked_chunks": verdict.unchecked,
         "independent_chunks": verdict.independent,
     }
@@ -87,34 +97,3 @@ def verify(context: click.Context, name: str | None, settings: Settings, output:
         tables.mismatches(facts)
     say_what_is_wrong(verdict, hint=f"mongosplit status {opened.run.id}")
     context.exit(verdict.exit_code)
-
-
-@click.command("serve")
-@settings_flags
-@click.pass_context
-def serve(context: click.Context, settings: Settings) -> None:
-    """Drive every run that was left to it (--detach), for as long as it lives."""
-    with connected(settings, context.obj) as at:
-        at.tell("serve")
-        audit.chain(at.ledger)
-        console.say("serving: drives every running run; stop with Ctrl-C")
-        said: dict[str, str] = {}
-        while True:
-            for state in DRIVEN:
-                for run in runs.in_state(at.ledger, state):
-                    sentence = _serve_one(at, run)
-                    if said.get(run.id) != sentence:
-                        said[run.id] = sentence
-                        console.say(f"{run.id}: {sentence}")
-            time.sleep(SERVE_SECONDS)
-
-
-def _serve_one(at: Connection, run: Run) -> str:
-    opened = open_run(at.client, at.ledger, run.id, holder=at.settings.actor)
-    try:
-        drive_here(opened, at.settings)
-    except LeaseHeld as held:
-        return held.message
-    verdict = conclusion.conclude(opened)
-    state, failed = verdict.run.state_words, verdict.failed
-    return f"{state}, {failed} chunks failed, {verdict.mismatches} mismatches"

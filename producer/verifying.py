@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mongosplit.ledger import chunks, waves
+from mongosplit.ledger import checked, chunks, waves
 from mongosplit.model import HELD, Run
 from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
@@ -16,7 +16,7 @@ from worker import verification
 
 def query(run: Run) -> dict[str, Any]:
     """The query for chunks that are to be compared now."""
-    return chunks.to_verify(run.verification, held=run.state in HELD)
+    return checked.to_verify(run.verification, held=run.state in HELD)
 
 
 def is_left(at: OpenRun, run: Run) -> bool:

@@ -14,7 +14,7 @@ from kombu import Queue
 from mongosplit.errors import MongosplitError
 from mongosplit.settings import Settings, missing, read_settings
 
-QUEUES = ("migrate", "verify", "rollback")
+QUEUES = ("migrate", "verify", "rollback", "sync")
 SOFT_SECONDS = 75
 """The longest wait for a permit, and less for the chunk than MongoDB's own 60 s."""
 HARD_SECONDS = 105
@@ -22,7 +22,7 @@ VISIBILITY_SECONDS = 600
 """Longer than a task at its hard limit, its longest countdown and a wait for a permit together."""
 LONGEST_COUNTDOWN_SECONDS = 30
 
-app = Celery("mongosplit", include=["worker.tasks"])
+app = Celery("mongosplit", include=["worker.tasks", "worker.syncing"])
 app.conf.update(
     task_serializer="json",
     result_serializer="json",
@@ -34,6 +34,7 @@ app.conf.update(
         "mongosplit.verify_chunk": {"queue": "verify"},
         "mongosplit.close_wave": {"queue": "verify"},
         "mongosplit.rollback_chunk": {"queue": "rollback"},
+        "mongosplit.sync_chunks": {"queue": "sync"},
     },
     task_send_sent_event=True,
     worker_send_task_events=True,

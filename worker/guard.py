@@ -19,14 +19,17 @@ from mongosplit.ledger import claims
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.ledger.claims import Attempt
 from mongosplit.model import Outcome
+from mongosplit.mongo import explained_chunk
 from mongosplit.open_run import OpenRun
-from mongosplit.rate_limit import TOO_LONG
+from mongosplit.rate_limit import TOO_LONG, Waited
 from worker import pacing, place, presence
 from worker.app import LONGEST_COUNTDOWN_SECONDS, SOFT_SECONDS
 
 log = logging.getLogger(__name__)
 
 FENCE_SECONDS = 2.0
+NOTICED_SECONDS = 0.1
+"""From how long a wait the pace is told with the outcome."""
 
 
 class NoPermit(TransientError):
@@ -43,7 +46,8 @@ class Duty:
     work: Callable[[OpenRun, Attempt], Outcome]
     give_up: Callable[[Ledger, dict[str, str], str], object]
     wave: int = 0
-    paced: bool = False
+    admit: Callable[[OpenRun], Waited] | None = None
+    """What it waits for before the work; None: for nothing."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.run} #{self.n}"
@@ -55,7 +59,7 @@ def carry_out(task: Task, duty: Duty) -> dict[str, Any]:
     No error of the chunk leaves this function, so that a wave comes to its end.
     """
     try:
-        return _work(task, duty).to_message()
+        return _work(task, duty)
     except (FenceBusy, NoPermit) as error:
         # Waiting for another transaction, or for a permit, is not a failed attempt.
         _again(task, duty, FENCE_SECONDS, error)
@@ -75,7 +79,7 @@ def carry_out(task: Task, duty: Duty) -> dict[str, Any]:
         return _give_up(task, duty, Failed(f"{type(error).__name__} in the worker; see its log"))
 
 
-def _work(task: Task, duty: Duty) -> Outcome:
+def _work(task: Task, duty: Duty) -> dict[str, Any]:
     holder = place.name_of(task.request.hostname)
     at = place.opened(duty.run, holder)
     attempt = Attempt(
@@ -85,14 +89,18 @@ def _work(task: Task, duty: Duty) -> Outcome:
         most=place.settings().max_attempts,
         is_dead=presence.is_dead,
     )
-    if not duty.paced:
-        return duty.work(at, attempt)
-    waited = pacing.admitted(at.ledger, duty.run, duty.n)
+    if duty.admit is None:
+        return duty.work(at, attempt).to_message()
+    with explained_chunk(duty.run, duty.n):
+        waited = duty.admit(at)
+        # Whoever watches the events in Flower reads there at what pace it goes, or why it does not.
+        pace = pacing.sentence(at) if waited.seconds >= NOTICED_SECONDS else ""
     if waited.reason == TOO_LONG:
-        raise NoPermit(f"no permit within {pacing.MOST_SECONDS:.0f} s")
+        raise NoPermit(f"no permit within {pacing.MOST_SECONDS:.0f} s: {pace}")
     if not waited.granted:
-        return Outcome(duty.run, duty.n, "held", waited.reason)
-    return replace(duty.work(at, attempt), waited=int(waited.seconds * 1000))
+        return Outcome(duty.run, duty.n, "held", waited.reason).to_message()
+    outcome = replace(duty.work(at, attempt), waited=int(waited.seconds * 1000))
+    return outcome.to_message() | ({"pace": pace} if pace else {})
 
 
 def _as_ours(error: Exception) -> TransientError:
@@ -126,6 +134,5 @@ def _again(task: Task, duty: Duty, seconds: float, error: MongosplitError) -> No
 
 def _give_up(task: Task, duty: Duty, error: MongosplitError) -> dict[str, Any]:
     log.warning("%s is given up: %s", duty, error.message)
-    said = {"class": type(error).__name__, "sentence": error.message, "hint": error.hint}
-    duty.give_up(place.ledger(), said, place.name_of(task.request.hostname))
+    duty.give_up(place.ledger(), error.to_document(), place.name_of(task.request.hostname))
     return Outcome(duty.run, duty.n, "gave up", "").to_message()

@@ -1,8 +1,11 @@
-"""Pacing: waiting for a permit before a chunk, at the pace that the ledger says."""
+"""Pacing: what a chunk waits for before it begins: a permit, or the end of the throttle's stop."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 
@@ -10,11 +13,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from mongosplit.ledger import chunks, paces
+from mongosplit import gate
+from mongosplit.ledger import chunks, paces, runs
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.ledger.paces import Pulse
-from mongosplit.model import RunState
-from mongosplit.rate_limit import RateLimit, Waited
+from mongosplit.model import APPLIED, RunState
+from mongosplit.open_run import OpenRun
+from mongosplit.rate_limit import LONGEST_SLEEP_SECONDS, TOO_LONG, RateLimit, Waited
 from mongosplit.verdict import STALE_SECONDS
 from worker.app import app
 
@@ -60,14 +65,78 @@ def admitted(ledger: Ledger, run: str, n: int) -> Waited:
     )
 
 
-def rate_of(pulse: Pulse) -> float | None:
-    """Documents per second that the whole fleet may do now: the limit, or less; None: any."""
-    limit = pulse.limit(now()).rate
-    if not pulse.throttled:
-        return limit
-    verdict = pulse.verdict
-    if verdict is None or pulse.verdict_age is None or pulse.verdict_age > STALE_SECONDS:
-        return 0.0
-    allowed = 0.0 if verdict.stop else verdict.allowed
+def unstopped(
+    at: OpenRun,
+    n: int,
+    verification: int,
+    *,
+    most_seconds: float = MOST_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Waited:
+    """Wait until the throttle lets the chunk be compared; it takes no permit of the rate limit.
+
+    Not granted when its time is over or the run is held. A chunk that is not applied is compared at
+    once: that is the end of rolling it back, which nothing holds.
+    """
+    begun = time.monotonic()
+    while is_stopped(pulse := paces.pulse(at.ledger, at.run.id)):
+        waited = time.monotonic() - begun
+        if _goes_in_a_stop(at, n, verification, pulse):
+            return Waited(True, waited)
+        if held := _held(at, n, verification, pulse):
+            return Waited(False, waited, held)
+        if waited >= most_seconds:
+            return Waited(False, waited, TOO_LONG)
+        sleep(LONGEST_SLEEP_SECONDS)
+    return Waited(True, time.monotonic() - begun)
+
+
+def _goes_in_a_stop(at: OpenRun, n: int, verification: int, pulse: Pulse) -> bool:
+    if chunks.get(at.ledger, at.run.id, n).state not in APPLIED:
+        return True
+    # Where nobody drives the run nobody measures, and what was asked for would wait for ever.
+    return is_stale(pulse) and runs.get(at.ledger, at.run.id).requested == verification
+
+
+def _held(at: OpenRun, n: int, verification: int, pulse: Pulse) -> str:
+    # Whoever rolls the whole run back wants the worker; the chunk is compared when it is done.
+    rolling_back = pulse.state == RunState.ROLLING_BACK
+    return pulse.state if rolling_back else gate.holds_verification(at, n, verification)
+
+
+def sentence(at: OpenRun) -> str:
+    """The pace of the run in one line: what holds it back, or its limit and who set it."""
+    pulse = paces.pulse(at.ledger, at.run.id)
+    limit, allowed = pulse.limit(now()), allowed_by_throttle(pulse)
+    if is_stopped(pulse) and (is_stale(pulse) or pulse.verdict is None):
+        return f"health was not measured within {STALE_SECONDS:.0f} s"
+    if pulse.verdict and allowed is not None and (limit.rate is None or allowed < limit.rate):
+        return pulse.verdict.reason
+    return limit.sentence
+
+
+def rate_of(pulse: Pulse, moment: datetime | None = None) -> float | None:
+    """Documents per second that the whole fleet may do now: the limit, or less; None: any.
+
+    `moment`, in UTC, is when the pulse was felt; None: just now.
+    """
+    limit, allowed = pulse.limit(moment or now()).rate, allowed_by_throttle(pulse)
     known = [rate for rate in (limit, allowed) if rate is not None]
     return min(known) if known else None
+
+
+def allowed_by_throttle(pulse: Pulse) -> float | None:
+    """Documents per second that the throttle allows; None: any, also where it is off."""
+    if is_stopped(pulse):
+        return 0.0
+    return pulse.verdict.allowed if pulse.throttled and pulse.verdict else None
+
+
+def is_stopped(pulse: Pulse) -> bool:
+    """Whether the throttle stops the run, by its verdict or for want of a new one."""
+    return pulse.throttled and (is_stale(pulse) or pulse.verdict is None or pulse.verdict.stop)
+
+
+def is_stale(pulse: Pulse) -> bool:
+    """Whether nobody has published a verdict of late."""
+    return pulse.verdict_age is None or pulse.verdict_age > STALE_SECONDS

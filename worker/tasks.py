@@ -7,9 +7,9 @@ from typing import Any
 from celery import Task
 
 from mongosplit import breaker, migrate, rollback, verify
-from mongosplit.ledger import chunks
+from mongosplit.ledger import checked, chunks
 from mongosplit.ledger.book import Ledger
-from worker import place
+from worker import pacing, place
 from worker.app import HARD_SECONDS, SOFT_SECONDS, app
 from worker.guard import Duty, carry_out
 from worker.verification import close_and_verify, roll_back_and_verify
@@ -37,7 +37,7 @@ def migrate_chunk(self: Task, run: str, n: int, wave: int = 0) -> dict[str, Any]
         work=lambda at, attempt: migrate.migrate_chunk(at, n, attempt),
         give_up=lambda ledger, error, actor: _fail(ledger, run, n, error, actor),
         wave=wave,
-        paced=True,
+        admit=lambda at: pacing.admitted(at.ledger, run, n),
     )
     return carry_out(self, duty)
 
@@ -76,9 +76,10 @@ def verify_chunk(self: Task, run: str, n: int, verification: int) -> dict[str, A
             verification=verification,
             independent=verify.is_in_share(n, float(at.run.options["verify_share"])),
         ),
-        give_up=lambda ledger, error, actor: chunks.not_checked(
+        give_up=lambda ledger, error, actor: checked.not_checked(
             ledger, run, n, verification, error, actor=actor
         ),
+        admit=lambda at: pacing.unstopped(at, n, verification),
     )
     return carry_out(self, duty)
 

@@ -41,10 +41,21 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     "waves": [IndexModel([("run", ASCENDING), ("state", ASCENDING)])],
     "claims": [IndexModel([("run", ASCENDING), ("work", ASCENDING)])],
-    "quarantine": [_BY_CHUNK, IndexModel([("run", ASCENDING), ("reason", ASCENDING)])],
+    "quarantine": [
+        _BY_CHUNK,
+        IndexModel([("run", ASCENDING), ("reason", ASCENDING)]),
+        IndexModel(
+            [("run", ASCENDING), ("held_by", ASCENDING)],
+            name="waits_for",
+            partialFilterExpression={"held_by": {"$exists": True}},
+        ),
+    ],
     "kept": [_BY_CHUNK],
     "mismatches": [_BY_CHUNK],
     "probe": [],
+    "dirty": [IndexModel([("run", ASCENDING), ("chunk", ASCENDING)])],
+    "followers": [],
+    "foreign": [IndexModel("run")],
     "outbox": [IndexModel([("at", ASCENDING), ("_id", ASCENDING)])],
     "audit": [
         IndexModel("entry", unique=True),

@@ -19,7 +19,7 @@ from mongosplit.errors import Failed, FenceBusy
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.mongo import Client, Session
 
-WORKS = ("migrate", "verify", "rollback")
+WORKS = ("migrate", "verify", "rollback", "sync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +150,10 @@ def forget_attempts(ledger: Ledger, run: str, numbers: Iterable[int], *, work: s
 
 
 def others_of_chunk(ledger: Ledger, work: str, run: str, n: int) -> list[Claim]:
-    """The claims on a chunk for every other kind of work."""
-    keys = [_key(other, run, n) for other in WORKS if other != work]
-    rows = ledger["claims"].find({"_id": {"$in": keys}})
+    """The claims on a chunk for every other kind of work; a sync's may be on any chunk."""
+    keys = [_key(other, run, n) for other in WORKS if other not in (work, "sync")]
+    held = {"run": run, "work": "sync", "holders.0": {"$exists": True}}
+    rows = ledger["claims"].find({"$or": [{"_id": {"$in": keys}}, held]})
     return [claim for row in rows for claim in _claims(row)]
 
 

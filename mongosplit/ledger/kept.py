@@ -7,16 +7,17 @@ Reason `adopted`: the pre-image of a document of the application that became a u
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bson.raw_bson import RawBSONDocument
 
 from mongosplit import raw
+from mongosplit.keyspace import Range
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.model import Chunk
-from mongosplit.mongo import Data, Session, by_id, raw_documents
+from mongosplit.mongo import Data, Session, among, by_id, raw_documents
 from mongosplit.raw import Value
 
 
@@ -66,7 +67,7 @@ def keep_adopted(
     """Save the pre-images of adopted documents, in the chunk's own transaction."""
     rows = [
         _row(
-            f"{run}:{adoption.collection}:{_digest(adoption.document_id)}",
+            _adoption_key(run, adoption),
             {
                 "run": run,
                 "chunk": chunk,
@@ -88,9 +89,21 @@ def adoptions(
     ledger: Ledger, run: str, chunk: int, *, session: Session | None = None
 ) -> Iterator[Adoption]:
     """The documents that the chunk has adopted, with their pre-images."""
-    found = ledger["kept"].find_raw_batches(
-        {"run": run, "chunk": chunk, "reason": "adopted"}, session=session
-    )
+    yield from _adoptions(ledger, {"run": run, "chunk": chunk, "reason": "adopted"}, session)
+
+
+def adoptions_of(
+    ledger: Ledger, run: str, chunks: Sequence[int], ids: Iterable[Value], session: Session
+) -> list[Adoption]:
+    """The documents that were adopted for these users, who are in these chunks."""
+    of_chunks = {"run": run, "chunk": {"$in": list(chunks)}, "reason": "adopted"}
+    return list(_adoptions(ledger, {"$and": [of_chunks, among("source_id", ids)]}, session))
+
+
+def _adoptions(
+    ledger: Ledger, query: dict[str, Any], session: Session | None
+) -> Iterator[Adoption]:
+    found = ledger["kept"].find_raw_batches(query, session=session)
     for row in raw_documents(found):
         fields = dict(raw.elements(row))
         yield Adoption(
@@ -106,6 +119,23 @@ def forget_adoptions(ledger: Ledger, session: Session, run: str, chunk: int) -> 
     """Take the pre-images away once the documents have them back."""
     query = {"run": run, "chunk": chunk, "reason": "adopted"}
     ledger["kept"].delete_many(query, session=session)
+
+
+def hand_over(ledger: Ledger, session: Session, run: str, chunk: int, to: int, part: Range) -> int:
+    """Give the adoptions of users in a range to another chunk; how many."""
+    adopted = {"run": run, "chunk": chunk, "reason": "adopted"}
+    query = {"$and": [adopted, part.query("source_id")]}
+    changed = ledger["kept"].update_many(query, {"$set": {"chunk": to}}, session=session)
+    return changed.modified_count
+
+
+def forget_adoption(ledger: Ledger, session: Session, run: str, adoption: Adoption) -> None:
+    """Take one pre-image away: its document has it back."""
+    ledger["kept"].delete_one({"_id": _adoption_key(run, adoption)}, session=session)
+
+
+def _adoption_key(run: str, adoption: Adoption) -> str:
+    return f"{run}:{adoption.collection}:{_digest(adoption.document_id)}"
 
 
 def save(ledger: Ledger, session: Session, chunk: Chunk, found: Sequence[Kept]) -> None:

@@ -37,14 +37,14 @@ def divide(
     session: Session,
     chunk: Chunk,
     number: int,
-    lower: PlannedChunk,
-    upper: PlannedChunk,
+    keeps: PlannedChunk,
+    gets: PlannedChunk,
 ) -> None:
-    """Let a chunk whose fence this transaction has taken keep the lower half; enter the upper."""
-    ranges = [found.to_document() for found in lower.ranges]
-    change = {"$set": {"ranges": ranges, "planned": lower.docs}}
+    """Let a chunk whose fence this transaction has taken keep a part; enter the rest."""
+    ranges = [found.to_document() for found in keeps.ranges]
+    change = {"$set": {"ranges": ranges, "planned": keeps.docs}}
     ledger["chunks"].update_one({"_id": chunk_key(chunk.run, chunk.n)}, change, session=session)
-    row = _row(chunk.run, replace(upper, n=number))
+    row = _row(chunk.run, replace(gets, n=number))
     row |= {"state": chunk.state.value, "divided_from": chunk.n}
     ledger["chunks"].insert_one(row, session=session)
 
@@ -63,6 +63,7 @@ def _row(run: str, chunk: PlannedChunk) -> dict[str, Any]:
         "ranges": [found.to_document() for found in chunk.ranges],
         "state": state.value,
         "fence": 0,
+        "written": 0,
         "planned": chunk.docs,
     }
     return {**row, "tail": True} if chunk.tail else row

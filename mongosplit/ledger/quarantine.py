@@ -26,10 +26,14 @@ _NUMBERS = ("int", "long", "double", "decimal")
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A source document out of the way: its id and why."""
+    """A source document out of the way: its id and why.
+
+    `held_by` is the user whose part has a unique key that it needs, where it is one's.
+    """
 
     source_id: Value
     error: DocumentError
+    held_by: Value | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +72,35 @@ def replace(
 
     Those that were released before stay so.
     """
-    keys = [_key(run, found.source_id) for found in bad]
-    released = _releases(ledger, session, keys)
+    keys = [key_of(run, found.source_id) for found in bad]
+    released = releases(ledger, session, keys)
     gone = {"$or": [{"run": run, "chunk": chunk}, {"_id": {"$in": keys}}]}
     ledger["quarantine"].delete_many(gone, session=session)
     if bad:
         rows = [
-            _quarantine_row(key, run, chunk, found, attempts, released.get(key))
+            row_of(key, run, chunk, found, attempts, released.get(key))
             for key, found in zip(keys, bad, strict=True)
         ]
         ledger["quarantine"].insert_many(rows, ordered=False, session=session)
 
 
-def _key(run: str, source_id: Value) -> str:
+def key_of(run: str, source_id: Value) -> str:
+    """The `_id` of the row of one document."""
     digest = hashlib.sha256(bytes((source_id.kind,)) + source_id.data).hexdigest()
     return f"{run}:{digest[:40]}"
 
 
-def _releases(ledger: Ledger, session: Session, keys: Sequence[str]) -> dict[str, Any]:
+def releases(ledger: Ledger, session: Session, keys: Sequence[str]) -> dict[str, Any]:
+    """Who has released which of these documents, by the `_id` of their rows."""
     query = {"_id": {"$in": list(keys)}, "released": {"$exists": True}}
     found = ledger["quarantine"].find(query, {"released": 1}, session=session) if keys else ()
     return {row["_id"]: row["released"] for row in found}
 
 
-def _quarantine_row(
+def row_of(
     key: str, run: str, chunk: int, bad: Bad, attempts: int, released: dict[str, Any] | None
 ) -> Any:
+    """The row of a document in quarantine."""
     facts = {
         "run": run,
         "chunk": chunk,
@@ -106,6 +113,8 @@ def _quarantine_row(
         **({} if released is None else {"released": released}),
     }
     fields = [("_id", raw.encode(key)), ("source_id", bad.source_id)]
+    if bad.held_by is not None:
+        fields.append(("held_by", bad.held_by))
     fields += [(name, raw.encode(value)) for name, value in facts.items()]
     return RawBSONDocument(raw.build(fields))
 
@@ -149,6 +158,7 @@ def rows(
     for row in raw_documents(found):
         fields = dict(raw.elements(row))
         source_id = fields.pop("source_id")
+        fields.pop("held_by", None)
         yield Row(source_id, bson.decode(raw.build(fields.items()), options))
 
 

@@ -11,14 +11,13 @@ from mongosplit import plan
 from mongosplit.derive import WHOLE_CHUNK, by_pipeline
 from mongosplit.errors import Failed
 from mongosplit.keyspace import union_query
-from mongosplit.ledger import asks, paces, plans
+from mongosplit.ledger import asks, plans
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt
 from mongosplit.migrate import migrate_chunk
 from mongosplit.model import Chunk, Outcome
 from mongosplit.mongo import Documents, Session, transact
 from mongosplit.open_run import OpenRun
-from mongosplit.pace_text import FASTEST
 from mongosplit.pipelines import SIMPLE
 from mongosplit.rollback import rollback_chunk
 from mongosplit.verify import verify_chunk
@@ -99,13 +98,6 @@ def verify_raw(at: OpenRun, share: Share) -> Work:
 def verify_independent(at: OpenRun, share: Share) -> Work:
     """`verify_chunk`: every byte against the Python reference."""
     return _verify(at, share, independent=True)
-
-
-def ours_paced(at: OpenRun, share: Share) -> Work:
-    """`migrate_chunk` with a permit for each chunk, at a rate limit that nobody reaches."""
-    if share.number == 0:
-        paces.set_base(at.ledger, at.run.id, FASTEST, actor="bench")
-    return ours_permitted(at, share)
 
 
 def ours_permitted(at: OpenRun, share: Share) -> Work:

@@ -80,17 +80,6 @@ def rollback(stage: Stage) -> Result:
     )
 
 
-def permits(stage: Stage) -> Result:
-    """Taking a permit for each chunk, at a rate limit that holds nobody up."""
-    paced = Cell("with permits x2", jobs.ours_paced, 2, validators=True)
-    return Result(
-        "taking permits",
-        stage.measure([(OURS_2,), (paced,)]),
-        to=(OURS_2.name,),
-        goals=(Goal("with permits to without", paced.name, OURS_2.name, least=0.98, by_cpu=True),),
-    )
-
-
 SECTIONS: dict[str, Section] = {
     "chunks": chunks,
     "verify": verify,
@@ -98,7 +87,7 @@ SECTIONS: dict[str, Section] = {
     "rerun": rerun,
     "rollback": rollback,
     "pause": pausing.measure,
-    "permits": permits,
+    "permits": limiter.permits,
     "limiter": limiter.measure,
     "latency": latency.measure,
     "reaction": reaction.measure,

@@ -18,7 +18,7 @@ from ops.bench.jobs import OWN_LEDGER
 from ops.bench.workers import Job, Place, carry_out
 from ops.seed import seed
 from producer import planning
-from producer.checks import Subject
+from producer.findings import Subject
 
 QUIET = 0.25
 """Cores that other work may take before a measurement is repeated."""

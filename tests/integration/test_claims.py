@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from mongosplit.errors import Failed, FenceBusy, TransientError
-from mongosplit.ledger import chunks, claims
+from mongosplit.ledger import claims, fences
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Attempt, Claim, claimed
 from mongosplit.migrate import WORK
@@ -40,7 +40,7 @@ def held_by(at: OpenRun, worker: str, *, fence: bool = True) -> Iterator[None]:
     ):
         if fence:
             session.start_transaction()
-            chunks.take_fence(at.ledger, session, at.run.id, 1)
+            fences.take(at.ledger, session, at.run.id, 1)
         yield
 
 

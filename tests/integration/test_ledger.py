@@ -14,7 +14,17 @@ from mongosplit.errors import (
     MongosplitError,
 )
 from mongosplit.keyspace import Bracket, Range
-from mongosplit.ledger import asks, chunks, mismatches, plans, quarantine, tally, waves
+from mongosplit.ledger import (
+    asks,
+    checked,
+    chunks,
+    fences,
+    mismatches,
+    plans,
+    quarantine,
+    tally,
+    waves,
+)
 from mongosplit.ledger.book import INDEXES, Ledger
 from mongosplit.ledger.mismatches import KEPT, Mismatch
 from mongosplit.ledger.quarantine import Bad
@@ -47,7 +57,7 @@ def test_every_arrow_of_a_chunk_works_and_every_other_is_refused(
         ledger["chunks"].update_one({}, {"$set": {"state": before, "docs": 0}})
 
         def change(session: Any, to: ChunkState = after) -> None:
-            chunk = chunks.take_fence(ledger, session, planning.id, 1)
+            chunk = fences.take(ledger, session, planning.id, 1)
             chunks.record(ledger, session, chunk, to, {"docs": 3}, actor="w1", told={})
 
         with client.start_session() as session:
@@ -85,24 +95,24 @@ def test_what_could_not_be_verified_is_unchecked_again_by_a_retry(
     ledger: Ledger, planning: Run
 ) -> None:
     error = {"class": "Failed", "sentence": "no"}
-    chunks.not_checked(ledger, planning.id, 1, 1, error, actor="w1")
+    checked.not_checked(ledger, planning.id, 1, 1, error, actor="w1")
     assert chunks.numbers(ledger, planning.id, tally.UNWELL) == [1]
-    assert chunks.numbers(ledger, planning.id, chunks.unchecked(1)) == []
+    assert chunks.numbers(ledger, planning.id, checked.unchecked(1)) == []
     assert asks.recheck(ledger, planning.id, {}, actor="an operator") == 1
     assert chunks.numbers(ledger, planning.id, tally.UNWELL) == []
-    assert chunks.numbers(ledger, planning.id, chunks.unchecked(1)) == [1]
+    assert chunks.numbers(ledger, planning.id, checked.unchecked(1)) == [1]
 
 
 def test_a_fence_is_held_by_one_transaction(client: Client, ledger: Ledger, planning: Run) -> None:
     with client.start_session() as first, client.start_session() as second:
         with first.start_transaction():
-            assert chunks.take_fence(ledger, first, planning.id, 1).fence == 1
+            assert fences.take(ledger, first, planning.id, 1).fence == 1
             second.start_transaction()
             with pytest.raises(FenceBusy):
-                chunks.take_fence(ledger, second, planning.id, 1)
+                fences.take(ledger, second, planning.id, 1)
         second.abort_transaction()
         with second.start_transaction():
-            assert chunks.take_fence(ledger, second, planning.id, 1).fence == 2
+            assert fences.take(ledger, second, planning.id, 1).fence == 2
 
 
 def test_a_wave_is_closed_exactly_once(ledger: Ledger, planning: Run) -> None:

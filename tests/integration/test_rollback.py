@@ -9,7 +9,7 @@ from bson import Code
 
 from mongosplit import digest, provision, rollback
 from mongosplit.errors import FenceBusy, Refused
-from mongosplit.ledger import asks, audit, chunks, kept, plans, runs
+from mongosplit.ledger import asks, audit, chunks, fences, kept, plans, runs
 from mongosplit.ledger.claims import Attempt
 from mongosplit.model import ChunkState, Outcome, RunState
 from mongosplit.mongo import exact
@@ -331,7 +331,7 @@ def test_closing_the_rest_keeps_late_messages_from_migrating(begin: Begin) -> No
 def test_closing_waits_a_bounded_time_for_a_transaction_that_holds_a_fence(begin: Begin) -> None:
     at = begin(users(6), chunk_size=3)
     with at.client.start_session() as session, session.start_transaction():
-        chunks.take_fence(at.ledger, session, at.run.id, 1)
+        fences.take(at.ledger, session, at.run.id, 1)
         assert not asks.close_rest(at.ledger, at.run.id, milliseconds=300)
     assert asks.close_rest(at.ledger, at.run.id, milliseconds=2000)
 

@@ -31,9 +31,9 @@ EXIT_CODES = {
     errors.FenceBusy: 1,
 }
 VERBS = ["check", "coverage", "plan", "drill", "start", "status", "pause", "resume", "cancel"]
-VERBS += ["pace", "verify", "retry", "rollback", "quarantine", "kept", "history", "serve"]
+VERBS += ["pace", "verify", "retry", "rollback", "quarantine", "kept", "history", "serve", "follow"]
 CHANGING = {"plan", "drill", "start", "pause", "resume", "cancel", "retry", "rollback"}
-CHANGING |= {"pace", "quarantine retry", "quarantine release"}
+CHANGING |= {"pace", "follow", "quarantine retry", "quarantine release"}
 LINES = {"quarantine export", "kept export"}
 """They print JSON Lines, whatever is asked."""
 
@@ -92,7 +92,7 @@ def test_every_verb_that_needs_servers_takes_every_setting(line: str) -> None:
     options = {name for option in TYPED[line].params for name in option.opts}
     assert {flag(name) for name in Settings.model_fields} <= options
     assert ("--yes" in options) == (line in CHANGING)
-    assert ("--output" in options) == (line not in LINES | {"serve"})
+    assert ("--output" in options) == (line not in LINES | {"serve", "follow"})
 
 
 def test_help_and_version_tell_the_exit_codes_and_the_package(

@@ -81,7 +81,7 @@ def test_a_worker_is_present_with_its_queues_from_its_first_beat(
 ) -> None:
     assert presence.present() == {}
     Worker("w1@there").beat()
-    assert presence.present() == {"w1@there": ["migrate", "rollback", "verify"]}
+    assert presence.present() == {"w1@there": ["migrate", "rollback", "sync", "verify"]}
     assert 0 < broker.ttl("mongosplit:worker:w1@there") <= presence.EXPIRES_SECONDS
     facts = json.loads(broker.get("mongosplit:worker:w1@there"))
     assert facts["pid"] == os.getpid()

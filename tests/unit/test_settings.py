@@ -33,8 +33,14 @@ WRONG = {
     "waves_in_flight": ["0", "101", "x"],
     "verify_share": ["-0.1", "1.1", "2", "nan", "half"],
     "throttle": ["lag=3", "cache-dirty", "cache-dirty=0"],
+    "metrics": [
+        *("9464", ":9464", "host", "host:", "host:0", "host:65536", "host:port", "host:-1"),
+        *("http://host:9464", "host:9464/metrics", "::1:9464", "[::1]", "ho st:9464", "host:٣"),
+    ],
     "breaker_documents": ["0", "1.1", "nan", "x"],
     "breaker_chunks": ["0", "1.1", "nan", "x"],
+    "recheck_seconds": ["-1", "86401", "nan", "x"],
+    "oplog_multiple": ["-1", "1001", "nan", "x"],
     "max_attempts": ["0", "101", "x"],
     "retry_seconds": ["0", "61", "inf", "x"],
     "server_seconds": ["0", "301", "x"],
@@ -164,6 +170,22 @@ def test_the_database_is_the_setting_or_the_one_the_url_names(url: str, database
     assert read_settings(mongo_url=url, database="mine").data_database == "mine"
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", None),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("0.0.0.0:1", ("0.0.0.0", 1)),
+        ("metrics-1.shop.internal:65535", ("metrics-1.shop.internal", 65_535)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_the_address_of_the_metrics_is_host_and_port_or_nowhere(
+    text: str, address: tuple[str, int] | None
+) -> None:
+    assert read_settings(metrics=text).metrics_address == address
+
+
 def test_a_database_that_is_nowhere_named_is_asked_for() -> None:
     with pytest.raises(UsageError) as found:
         _ = read_settings(mongo_url="mongodb://host").data_database
@@ -187,6 +209,7 @@ def test_every_setting_has_a_flag_that_is_described_and_passed_on(name: str) -> 
         "breaker_chunks": "0.5",
         "throttle": "off",
         "target_milliseconds": "70",
+        "metrics": "127.0.0.1:70",
     }
     value = typed.get(name, "7" if Settings.model_fields[name].annotation is not str else "seven")
     said = CliRunner().invoke(verb, [flag(name), value])
