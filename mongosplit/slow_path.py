@@ -52,6 +52,10 @@ class Known:
     adopted: Mapping[str, frozenset[Value]] = field(default_factory=dict)
 
 
+STRANGERS = Known()
+"""Users of whom nothing stands yet."""
+
+
 def sort_out(
     at: OpenRun,
     match: dict[str, Any],
@@ -59,7 +63,7 @@ def sort_out(
     refused: Refused,
     *,
     by_rows: bool,
-    known: Known = Known(),
+    known: Known = STRANGERS,
 ) -> Sorted:
     """Sort the source documents that `match` finds, in this transaction's snapshot.
 

@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 from pymongo.errors import PyMongoError
 
 from mongosplit import foreign, grown
-from mongosplit.errors import Failed, FenceBusy, MongosplitError, TransientError
+from mongosplit.errors import Failed, FenceBusy, MongosplitError
 from mongosplit.follow import Follower
 from mongosplit.ledger import audit, dirty, followers
 from mongosplit.open_run import OpenRun
@@ -34,6 +34,7 @@ LOOK_SECONDS = 1.0
 """How often it is looked who listens, what stays dirty, and who else writes the targets."""
 AWAY_SECONDS = 0.5
 LOST_SECONDS = 5.0
+JOIN_SECONDS = 6.0
 MOST_PARTS = 8
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ class Following:
         self.stopped.set()
         self.dirty.set()
         for thread in self.threads:
-            thread.join()
+            # A comparison may wait for the follower that has just ended; it is left behind.
+            thread.join(JOIN_SECONDS)
         self.follower.let_go()
 
     def _on_and_on(self, work: Callable[[], None]) -> None:
@@ -117,8 +119,16 @@ class Following:
     def _sync(self) -> None:
         self.dirty.wait(LOOK_SECONDS)
         self.dirty.clear()
-        if self.leads and not self.stopped.is_set():
-            self._look_around()
+        if not self.leads or self.stopped.is_set():
+            return
+        if time.monotonic() - self.looked >= LOOK_SECONDS:
+            self.looked = time.monotonic()
+            self.listening = _listening()
+            self._derive()
+            foreign.look(self.at)
+            with suppress(FenceBusy):
+                grown.divide_grown(self.at, actor=self.name)
+        else:
             self._derive()
 
     def _recheck(self) -> None:
@@ -126,8 +136,9 @@ class Following:
             return
         try:
             rechecking.recheck(self.at, self.name, self.settings.max_attempts)
-        except TransientError as error:
-            log.info("rechecking %s again: %s", self.at.run.id, error.message)
+        except MongosplitError as error:
+            # It says nothing about following, and another chunk is next.
+            log.warning("rechecking %s: %s", self.at.run.id, error.message)
 
     def _derive(self) -> None:
         """Have the dirty users derived: by workers that listen, or here."""
@@ -144,17 +155,13 @@ class Following:
         if done["did"] != "synced":
             self.stopped.wait(AWAY_SECONDS)
 
-    def _look_around(self) -> None:
-        if time.monotonic() - self.looked < LOOK_SECONDS:
-            return
-        self.looked = time.monotonic()
-        try:
-            self.listening = min(MOST_PARTS, len(dispatch.listeners("sync")))
-        except BrokerAway:
-            self.listening = 0
-        foreign.look(self.at)
-        with suppress(FenceBusy):
-            grown.divide_grown(self.at, actor=self.name)
+
+def _listening() -> int:
+    """Into how many parts the chunks are to be shared out: workers on `sync`; 0 without any."""
+    try:
+        return min(MOST_PARTS, len(dispatch.listeners("sync")))
+    except BrokerAway:
+        return 0
 
 
 _lock = Lock()

@@ -22,6 +22,7 @@ def facts(run: Run, moment: datetime) -> dict[str, Any]:
         "set_by": limit.actor or None,
         "until": limit.until,
         "schedule": (run.pace.get("schedule") or {}).get("schedule"),
+        "zone": (run.pace.get("schedule") or {}).get("zone"),
         "per_worker": run.pace.get("per_worker"),
         "signals": run.options.get("throttle", "off"),
         "allowed": health["allowed"],
@@ -58,7 +59,7 @@ def show(run: str, pace: dict[str, Any]) -> None:
     console.data.print(Text(f"{run}: {sentence(pace)}", style="bold"))
     console.data.print(f"limit        {pace['limit']}")
     if pace["schedule"]:
-        console.data.print(f"schedule     {pace['schedule']}")
+        console.data.print(f"schedule     {pace['schedule']} ({pace['zone']})")
     if pace["per_worker"] not in (None, "0"):
         console.data.print(f"per worker   {pace['per_worker']} chunks, by Celery")
     console.data.print(f"signals      {pace['signals']}")

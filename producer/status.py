@@ -42,6 +42,7 @@ def facts(ledger: Ledger, run: Run) -> dict[str, Any]:
     left = totals.get(ChunkState.PENDING.value, {}).get("planned", 0)
     quarantined = sum(row["quarantined"] for row in applied)
     docs = sum(row["docs"] for row in applied)
+    follower = following_facts.facts(ledger, run)
     return {
         "run": run.id,
         "migration": run.migration,
@@ -66,7 +67,7 @@ def facts(ledger: Ledger, run: Run) -> dict[str, Any]:
         "seconds": _seconds(run),
         "waves": waves.count(ledger, run.id),
         "applied": _applied(ledger, run),
-        "follower": following_facts.facts(ledger, run),
+        "follower": follower,
         "kept": kept.count(ledger, run.id),
         "released": quarantine.released(ledger, run.id) if quarantined else 0,
         "rollback_seconds": rollback_seconds(run, docs),
@@ -77,7 +78,7 @@ def facts(ledger: Ledger, run: Run) -> dict[str, Any]:
         "failures": [
             {"chunk": chunk.n, **(chunk.error or {})} for chunk in tally.failures(ledger, run.id)
         ],
-        "next": next_command(run, totals),
+        "next": next_command(run, totals, followed=bool(follower and follower["alive"])),
     }
 
 
@@ -139,8 +140,10 @@ def _seconds(run: Run) -> float | None:
     return round((ended - run.started).total_seconds(), 1)
 
 
-def next_command(run: Run, totals: dict[str, dict[str, int]]) -> str:
+def next_command(run: Run, totals: dict[str, dict[str, int]], *, followed: bool = True) -> str:
     """What to type next."""
+    if run.state is RunState.VERIFIED and not followed:
+        return f"mongosplit follow {run.migration}   (while the application writes)"
     if ChunkState.FAILED.value in totals and run.state is RunState.RUNNING:
         return f"mongosplit retry {run.migration}"
     if run.resting and ChunkState.PENDING.value not in totals:

@@ -114,7 +114,7 @@ def begin(at: Connection, run: Run, asked: Asked = EVERYTHING, *, yes: bool) -> 
         if runs.get(at.ledger, run.id).state is RunState.PLANNED:
             if run.drill is None and not asked.anything:
                 console.say(f"not tried out: mongosplit drill {run.id} does, on 1 % of it")
-            followers.begin(at.ledger, run.id)
+            followers.begin(at.ledger, run.id, restart=True)
             _plan_what_came_since(opened, subject)
             selection = resolve(at, run, asked)
             at.tell("start", run=run.id, part=asked.description)

@@ -70,7 +70,8 @@ def summary(facts: dict[str, Any]) -> None:
             Text(f"failed       chunk {failure['chunk']}: {failure['sentence']}", style="red")
         )
     if facts["kept"]:
-        data.print(f"kept         {facts['kept']:,} changed documents that a rollback took out")
+        kept = counted(facts["kept"], "changed document")
+        data.print(f"kept         {kept} that a rollback or a repair took out")
     if facts["rollback_seconds"] is not None:
         about = duration(facts["rollback_seconds"])
         data.print(f"rollback     rolling back now would take about {about}, as the drill measured")

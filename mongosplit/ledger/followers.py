@@ -25,8 +25,9 @@ ABSENT_SECONDS = 5
 class Position:
     """How far the source of a run is followed, and what stands in the way.
 
-    `reached` is the time up to which every write is marked; `seen` when that was last so. `looked`
-    is the time up to which foreign writes are noted, None where that is not allowed.
+    `reached` is the time up to which every write is marked, `seen` when somebody who follows last
+    gave a sign of life, `moment` the present, both by the server's clock. `looked` is the time up
+    to which foreign writes are noted, None where that is not allowed.
     """
 
     start: Timestamp
@@ -35,19 +36,20 @@ class Position:
     looked: Timestamp | None
     holder: str
     seen: datetime | None
+    moment: datetime
     events: int
     obstacle: dict[str, str] | None
 
     @property
     def alive(self) -> bool:
         """Whether somebody follows."""
-        return self.seen is not None and (now() - self.seen).total_seconds() < ABSENT_SECONDS
+        return self.seen is not None and (self.moment - self.seen).total_seconds() < ABSENT_SECONDS
 
     @property
     def lag_seconds(self) -> float:
-        """How far behind the present the reached time was when it was last looked at, or now."""
+        """How far behind the present the writes are marked: when last looked at, or by now."""
         reached = datetime.fromtimestamp(self.reached.time, UTC).replace(tzinfo=None)
-        until = self.seen if self.alive and self.seen else now()
+        until = self.seen if self.alive and self.seen else self.moment
         return max(0.0, (until - reached).total_seconds())
 
 
@@ -69,7 +71,9 @@ def begin(ledger: Ledger, run: str, *, restart: bool = False) -> Position:
 
 def get(ledger: Ledger, run: str) -> Position | None:
     """Where the follower of a run stands; None where the source was never followed."""
-    row = ledger["followers"].find_one({"_id": run})
+    names = ("start", "token", "reached", "looked", "lease", "events", "obstacle")
+    keep: dict[str, Any] = {**dict.fromkeys(names, 1), "moment": "$$NOW"}
+    row = ledger["followers"].find_one({"_id": run}, keep)
     return None if row is None else _position(row)
 
 
@@ -88,6 +92,7 @@ def _position(row: Mapping[str, Any]) -> Position:
         looked=row["looked"],
         holder=lease.get("holder", ""),
         seen=lease.get("seen"),
+        moment=row["moment"],
         events=row["events"],
         obstacle=row.get("obstacle"),
     )

@@ -35,7 +35,7 @@ class Limit:
             said += f" by the schedule of {self.actor}"
         elif self.actor:
             said += f", set by {self.actor}"
-        return said + (f" until {self.until:%d %b %H:%M} UTC" if self.until else "")
+        return said + (f" until {self.until:%d %b %H:%M:%S} UTC" if self.until else "")
 
 
 NO_LIMIT = Limit(None)

@@ -21,7 +21,7 @@ Client = MongoClient[dict[str, Any]]
 READS = {
     *("hello", "isMaster", "ping", "buildinfo", "endSessions"),
     *("find", "getMore", "killCursors", "count", "aggregate", "distinct"),
-    *("listCollections", "listIndexes"),
+    *("listCollections", "listIndexes", "collStats"),
 }
 WRITING_STAGES = {"$out", "$merge"}
 MONGODB_S_OWN = ("local", "config")

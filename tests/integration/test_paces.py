@@ -49,7 +49,7 @@ def test_a_spell_ends_by_itself_and_the_former_pace_returns(ledger: Ledger, plan
     paces.set_spell(ledger, planning.id, 100.0, NOON + timedelta(minutes=30), actor="ben")
     held = limit(ledger, planning)
     assert (held.rate, held.actor) == (100.0, "ben")
-    assert held.sentence == "100 documents/s, set by ben until 22 Nov 12:30 UTC"
+    assert held.sentence == "100 documents/s, set by ben until 22 Nov 12:30:00 UTC"
     after = limit(ledger, planning, NOON + timedelta(minutes=30))
     assert (after.rate, after.actor) == (5000.0, ANNA)
 

@@ -33,6 +33,7 @@ FOLLOWED = Position(
     looked=None,
     holder="",
     seen=None,
+    moment=datetime(2026, 11, 22, 12),
     events=7,
     obstacle=None,
 )
