@@ -107,7 +107,8 @@ def _compare(
 def _standing(at: OpenRun, target: type[Target], part: _Chunk, session: Session) -> bytes:
     if part.only is None:
         return standing.read(at, target, part.chunk, session)
-    found = sorted(standing.of_ids(at, target, part.only, session), key=standing.id_of)
+    found = list(standing.of_ids(at, target, part.only, session, part.chunk))
+    found.sort(key=standing.id_of)
     return b"".join(found)
 
 

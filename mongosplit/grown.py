@@ -8,16 +8,14 @@ keeps the open end.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from mongosplit import standing
 from mongosplit.divide import enter
 from mongosplit.keyspace import Range
-from mongosplit.ledger import chunks, fences, kept, quarantined
+from mongosplit.ledger import chunks, fences, kept, plans, quarantine, quarantined
 from mongosplit.model import APPLIED, Chunk
 from mongosplit.mongo import Session, explained_chunk, transact
 from mongosplit.open_run import OpenRun
-from mongosplit.pipelines import SIMPLE
 from mongosplit.plan import Index, PlannedChunk
 
 TIMES = 2
@@ -45,41 +43,51 @@ def _divide(at: OpenRun, n: int, size: int, session: Session, actor: str) -> int
     if cut is None:
         session.abort_transaction()
         return None
-    low, rest, docs = cut
-    keeps = PlannedChunk(n, rest, max(0, chunk.docs - docs), chunk.tail)
-    gets = PlannedChunk(0, (low,), docs)
+    low, rest = cut
+    keeps = PlannedChunk(n, rest, 0, chunk.tail)
+    gets = PlannedChunk(0, (low,), 0)
     why = {"divided": "has grown"}
     number = enter(at, session, chunk, keeps=keeps, gets=gets, actor=actor, why=why)
-    _share(at, session, chunk, low, docs, number)
+    docs = _share(at, session, chunk, low, number)
+    plans.set_planned(at.ledger, session, chunk, chunk.docs - docs)
+    plans.set_planned(at.ledger, session, replace(chunk, n=number), docs)
     return number
 
 
 def _cut(
     at: OpenRun, chunk: Chunk, size: int, session: Session
-) -> tuple[Range, tuple[Range, ...], int] | None:
-    """The lower part of one range, the other ranges, and how many documents the part has."""
+) -> tuple[Range, tuple[Range, ...]] | None:
+    """The lower part of one range, and the other ranges."""
     index = Index(at.source, session)
     for position, part in enumerate(chunk.ranges):
         found = None if part.bracket.whole else index.boundary(part, size)
         if found is not None:
-            bound, docs = found
+            bound, _ = found
             low = replace(part, hi=bound, upto=False)
             rest = Range(part.bracket, bound, part.hi, upto=part.upto)
-            return low, (*chunk.ranges[:position], rest, *chunk.ranges[position + 1 :]), docs
+            return low, (*chunk.ranges[:position], rest, *chunk.ranges[position + 1 :])
     return None
 
 
-def _share(at: OpenRun, session: Session, chunk: Chunk, low: Range, docs: int, number: int) -> None:
-    """Give the new chunk its share of the counts and of the rows that name the old one."""
+def _share(at: OpenRun, session: Session, chunk: Chunk, low: Range, number: int) -> int:
+    """Give the new chunk its share of the counts and of the rows that name the old one.
+
+    Returns its documents: those of which anything stands or is in quarantine, as a sync counts
+    them. What was inserted and not synced yet is counted by its sync.
+    """
     run = at.run.id
     held = quarantined.hand_over(at.ledger, session, run, chunk.n, number, low)
     adopted = kept.hand_over(at.ledger, session, run, chunk.n, number, low)
-    share = {"docs": docs, "quarantined": held, "adopted": adopted}
+    share = {"quarantined": held, "adopted": adopted}
+    counted = quarantine.held(at.ledger, run, number, session=session)
+    counted |= {one.source_id for one in kept.adoptions(at.ledger, run, number, session=session)}
     its = replace(chunk, ranges=(low,))
     for target in at.migration.targets:
-        query: Any = standing.query(target, its)
-        there = at.target(target).count_documents(query, session=session, collation=SIMPLE)
-        share[f"parts.{target.collection}"] = there
+        there = {standing.id_of(row) for row in standing.ids(at, target, its, session)}
+        share[f"parts.{target.collection}"] = len(there)
+        counted |= there
+    share["docs"] = len(counted)
     fewer = {name: -count for name, count in share.items()}
     chunks.adjust(at.ledger, session, chunk, fewer)
     chunks.adjust(at.ledger, session, replace(chunk, n=number), share)
+    return len(counted)

@@ -61,10 +61,25 @@ def id_of(document: bytes) -> Value:
 
 
 def of_ids(
-    at: OpenRun, target: type[Target], ids: Iterable[Value], session: Session
+    at: OpenRun,
+    target: type[Target],
+    ids: Iterable[Value],
+    session: Session,
+    chunk: Chunk | None = None,
 ) -> Iterator[bytes]:
-    """The parts of these users that stand there, each by itself."""
+    """The parts of these users that stand there, each by itself; those of one chunk, if given."""
+    of_them: Any = query_of(target, ids)
+    if chunk is not None:
+        of_them = {"$and": [of_them, union_query(chunk.ranges)]}
     cursor = at.target(target).find_raw_batches(
-        query_of(target, ids), session=session, batch_size=WHOLE_CHUNK, collation=SIMPLE
+        of_them, session=session, batch_size=WHOLE_CHUNK, collation=SIMPLE
+    )
+    return raw_documents(cursor)
+
+
+def ids(at: OpenRun, target: type[Target], chunk: Chunk, session: Session) -> Iterator[bytes]:
+    """The documents that stand in a target for a chunk, nothing of them but their `_id`."""
+    cursor = at.target(target).find_raw_batches(
+        query(target, chunk), {"_id": 1}, session=session, batch_size=WHOLE_CHUNK, collation=SIMPLE
     )
     return raw_documents(cursor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mongosplit.ledger import checked, chunks, waves
-from mongosplit.model import HELD, Run
+from mongosplit.model import HELD, ChunkState, Run
 from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
 from producer import dispatch
@@ -25,10 +25,13 @@ def is_left(at: OpenRun, run: Run) -> bool:
 
 
 def send_leftover(at: OpenRun, run: Run, settings: Settings, eyes: Eyes) -> None:
-    """Send what is in no wave and in nobody's hands."""
+    """Send what no wave will ask for and is in nobody's hands."""
     in_waves = {n for wave in waves.open_waves(at.ledger, run.id) for n in wave.chunks}
     limit = settings.wave_size + len(in_waves)
-    waiting_for = set(chunks.numbers(at.ledger, run.id, query(run), limit=limit)) - in_waves
+    waiting_for = set(chunks.numbers(at.ledger, run.id, query(run), limit=limit))
+    # What a wave has rolled back meanwhile it will not ask for, if it closes at all.
+    undone = {"state": ChunkState.ROLLED_BACK.value}
+    waiting_for -= in_waves - chunks.still(at.ledger, run.id, sorted(in_waves), undone)
     lost = eyes.verify.lost(waiting_for, carried_by(at, "verify"), dispatch.queued("verify"))
     with dispatch.broker_errors():
         verification.send(run.id, lost, run.verification)

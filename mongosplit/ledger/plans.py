@@ -42,11 +42,18 @@ def divide(
 ) -> None:
     """Let a chunk whose fence this transaction has taken keep a part; enter the rest."""
     ranges = [found.to_document() for found in keeps.ranges]
-    change = {"$set": {"ranges": ranges, "planned": keeps.docs}}
+    # Whoever has compared the whole chunk must not record it for what is left of it.
+    change = {"$set": {"ranges": ranges, "planned": keeps.docs}, "$inc": {"written": 1}}
     ledger["chunks"].update_one({"_id": chunk_key(chunk.run, chunk.n)}, change, session=session)
     row = _row(chunk.run, replace(gets, n=number))
     row |= {"state": chunk.state.value, "divided_from": chunk.n}
     ledger["chunks"].insert_one(row, session=session)
+
+
+def set_planned(ledger: Ledger, session: Session, chunk: Chunk, docs: int) -> None:
+    """Say how many documents a chunk is taken to have, where that is no longer what was planned."""
+    key = {"_id": chunk_key(chunk.run, chunk.n)}
+    ledger["chunks"].update_one(key, {"$set": {"planned": docs}}, session=session)
 
 
 def discard_plan(ledger: Ledger, run: str) -> None:

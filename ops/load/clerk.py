@@ -6,7 +6,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS, RawBSONDocument
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
-from pymongo.errors import PyMongoError
+from pymongo.errors import AutoReconnect, PyMongoError
 
 from mongosplit import raw
 from mongosplit.mongo import Data, by_id
@@ -52,6 +52,11 @@ class Clerk:
         except PyMongoError:
             self._roster.unsettled.add(intent.key)
             raise
+        except AttributeError as error:
+            # The driver adds labels to a reply that failed in an election, which raw ones do not
+            # allow (pymongo 4.20, `_check_command_response`).
+            self._roster.unsettled.add(intent.key)
+            raise AutoReconnect("an error of the server that the driver could not read") from error
         if self._journal:
             self._journal.acknowledged(intent.key, state)
         self._roster.put(intent.key, state)

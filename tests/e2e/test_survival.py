@@ -171,3 +171,22 @@ def test_redis_away_for_a_while_holds_the_run_up_and_no_longer(shop: Shop, tmp_p
         own.start_redis()
         assert driver.wait(timeout=100) == 0, shop.log("command")
         assert_all_is_right(shop)
+
+
+def test_a_rollback_whose_verification_was_lost_ends_though_its_wave_never_does(
+    shop: Shop,
+) -> None:
+    seed(shop.data["users"], 200)
+    assert shop.mongosplit(*START[:3], "--detach", "--chunk-size", "50").returncode == 0
+    serve = shop.begin("serve", log="serve")
+    until(lambda: shop.ledger["waves"].find_one(), seconds=60)
+    serve.kill()
+    serve.wait()
+    shop.migrate_here(1, 2)
+    assert shop.mongosplit("rollback", "users", "--chunks", "1", "--yes").returncode == 0
+    # The worker that rolled it back was killed, or Redis was wiped, before its verification.
+    lost = {"n": 1, "state": "rolled_back"}
+    assert shop.ledger["chunks"].update_one(lost, {"$unset": {"checked": ""}}).modified_count
+    shop.worker("w1", queues="verify,rollback")
+    verb = shop.begin("rollback", "users", "--chunks", "2", "--yes", log="rollback")
+    assert verb.wait(60) == 0

@@ -10,7 +10,7 @@ import pytest
 from bson import Timestamp
 from pymongo.errors import PyMongoError
 
-from mongosplit import change_stream, foreign, raw, rollback
+from mongosplit import change_stream, foreign, grown, lag, raw, rollback
 from mongosplit.change_stream import HistoryLost, SourceGone, open_stream, written_since
 from mongosplit.errors import TransientError
 from mongosplit.follow import Follower
@@ -326,3 +326,31 @@ def test_a_rollback_that_is_to_fail_on_changes_waits_until_a_write_is_followed(
         rollback.rollback_chunk(at, 1, Attempt("w1@here"))
     followed(follower, at, 1)
     assert rollback.rollback_chunk(at, 1, Attempt("w1@here")).did == "rolled back"
+
+
+def test_a_chunk_that_is_divided_while_it_is_compared_has_no_mismatches(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = begin(users(2))
+    followers.begin(at.ledger, at.run.id)
+    follower = Follower(at, "f1")
+    migrated_all(at)
+    at.source.insert_many([user(n) for n in range(100, 112)])
+    followed(follower, at, 12)
+    synced(at)
+    at.run.options["chunk_size"] = 2
+    at.source.update_one({"_id": oid(100)}, {"$set": {"username": "x"}})
+    real, made = lag.look, []
+
+    def look(*arguments: Any) -> lag.Position | None:
+        """Between the first look and the second: the follower, a sync, and a division."""
+        if not made:
+            followed(follower, at, 1)
+            synced(at)
+            made.append(grown.divide_grown(at, actor="a test"))
+        return real(*arguments)
+
+    monkeypatch.setattr(lag, "look", look)
+    assert verified(at, 2).mismatches == 0
+    assert made == [3]
+    follower.let_go()

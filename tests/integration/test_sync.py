@@ -428,3 +428,17 @@ def test_a_copy_that_meets_a_key_being_given_up_looks_again(begin: Begin) -> Non
     assert reasons(at) == {}
     assert ids(at, BASE) == [oid(2)]
     assert verified_all(at) == 0
+
+
+def test_what_is_not_synced_yet_is_counted_once_when_its_chunk_is_divided(begin: Begin) -> None:
+    at = begin(users(4), chunk_size=2)
+    migrated_all(at)
+    at.source.insert_many([user(n) for n in range(100, 112)])
+    synced(at, *(oid(n) for n in range(100, 112)))
+    at.run.options["chunk_size"] = 4
+    at.source.insert_many([user(n) for n in range(50, 52)])
+    assert grown.divide_grown(at, actor="a test")
+    synced(at, oid(50), oid(51))
+    rows = at.ledger["chunks"].find({}, {"docs": 1, "planned": 1, "parts": 1})
+    counted = [(row["docs"], row["planned"], row["parts"][BASE]) for row in rows]
+    assert all(docs == planned == parts for docs, planned, parts in counted), counted
