@@ -186,7 +186,7 @@ def workers(_: Subject) -> Iterator[Finding]:
 
 
 PLAN: tuple[Check, ...] = (replica_set, source, ids, targets, unfinished)
-PLAN_AND_START: tuple[Check, ...] = (*PLAN, broker)
+PLAN_AND_START: tuple[Check, ...] = (*PLAN, oplog_guard.oplog, broker)
 START: tuple[Check, ...] = (replica_set, source, targets, oplog_guard.oplog, broker)
 ALL: tuple[Check, ...] = (
     *(replica_set, source, ids, targets, unfinished, oplog_guard.oplog, broker, workers),

@@ -33,7 +33,7 @@ class Rest(NamedTuple):
     states: tuple[str, ...]
     """The state of each chunk, in words."""
     tampered: tuple[int, ...]
-    """The ids whose parts are as a foreign writer left them."""
+    """Ids whose parts are as a foreign writer left them; of use only where somebody verifies."""
 
 
 class Action(NamedTuple):
@@ -91,6 +91,8 @@ def _walk(model: Protocol, chance: random.Random) -> list[Action]:
         for label, reached in model.steps(state):
             by_actor.setdefault(_actor(label), []).append((label, reached))
         if not by_actor:
+            if actions and actions[-1].rest is not None:
+                return actions
             break
         actors = [actor for actor in by_actor if actor not in OUTSIDE]
         if not actors or chance.random() < SHARE_OUTSIDE:
