@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mongosplit.errors import LeaseHeld
 from mongosplit.ledger import asks, runs
 from mongosplit.model import RunState
 from mongosplit.open_run import OpenRun
@@ -74,6 +75,17 @@ def drive_and_sum_up(at: Connection, opened: OpenRun, local: int, output: str) -
     verdict = conclusion.conclude(opened, driven=True)
     sum_up(at, verdict, output)
     return verdict.exit_code
+
+
+def drive_unless_driven(
+    at: Connection, opened: OpenRun, local: int, output: str, *, done: str
+) -> int:
+    """The same; where another driver has the run it does it, and only what is `done` is said."""
+    try:
+        return drive_and_sum_up(at, opened, local, output)
+    except LeaseHeld as held:
+        console.say(f"{done}: {held.message}")
+        return 0
 
 
 def sum_up(at: Connection, verdict: Verdict, output: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from mongosplit.errors import LeaseHeld, Refused
+from mongosplit.errors import Refused
 from mongosplit.ledger import runs
 from mongosplit.model import Run, RunState
 from mongosplit.open_run import open_run
 from mongosplit.settings import Settings
 from producer import again, checks, console, planning, status
 from producer.connection import Connection, connected, refuse_over
-from producer.driving import drive_and_sum_up
+from producer.driving import drive_and_sum_up, drive_unless_driven
 from producer.options import (
     confirm,
     dry_run_flag,
@@ -104,11 +104,7 @@ def resume(
         if detach:
             _leave(at, run, output)
             return
-        try:
-            code = drive_and_sum_up(at, opened, local, output)
-        except LeaseHeld as held:
-            console.say(f"resumed: {held.message}")
-            code = 0
+        code = drive_unless_driven(at, opened, local, output, done="resumed")
     context.exit(code)
 
 
@@ -151,9 +147,5 @@ def retry(  # noqa: PLR0917 - one argument for each flag
         wanted = again.look(at, opened.run, asked, quarantined=quarantined)
         confirm(f"try again {wanted.sentence} of {opened.run.id}?", yes=yes)
         opened = again.ask(at, opened, wanted)
-        try:
-            code = drive_and_sum_up(at, opened, local, output)
-        except LeaseHeld as held:
-            console.say(f"asked for: {held.message}")
-            code = 0
+        code = drive_unless_driven(at, opened, local, output, done="asked for")
     context.exit(code)

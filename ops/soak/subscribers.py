@@ -21,7 +21,9 @@ def plant(data: Data, seed: int) -> dict[Value, bytes]:
     """Insert subscribers, many with addresses of users; returns them by `_id`, as stored."""
     draw = Draw(f"subscribers {seed}")
     with_address = {"kontakt.email": {"$type": "string", "$gt": ""}}
-    users = list(data["users"].find(with_address, {"kontakt.email": 1}).sort("_id", 1))
+    found = data["users"].find(with_address, {"kontakt.email": 1}).sort("_id", 1)
+    # Of a hostile user it may be an array.
+    users = [user for user in found if isinstance(user["kontakt"], dict)]
     chosen = draw.sample(users, min(OF_USERS, len(users)))
     addresses = dict.fromkeys(user["kontakt"]["email"] for user in chosen)
     documents: list[dict[str, Any]] = []
