@@ -65,8 +65,16 @@ class TransientError(MongosplitError):
     """A passing condition (lost connection, write conflict, election); it is tried again."""
 
 
-class FenceBusy(TransientError):
-    """Another transaction holds the chunk's fence; waiting for it is not a failed attempt."""
+class Waiting(TransientError):
+    """Something has to come first, and will; waiting for it is not a failed attempt."""
+
+
+class FenceBusy(Waiting):
+    """Another transaction holds the chunk's fence."""
+
+
+class Lagging(Waiting):
+    """What the application has written is not followed yet."""
 
 
 class DocumentError(MongosplitError):

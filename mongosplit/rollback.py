@@ -16,7 +16,7 @@ from typing import Any
 from mongosplit import adopting, lag, standing, wake
 from mongosplit.changes import There, look
 from mongosplit.derive import either_way
-from mongosplit.errors import Refused, TransientError
+from mongosplit.errors import Lagging, Refused, TransientError
 from mongosplit.keyspace import union_query
 from mongosplit.ledger import chunks, dirty, fences, kept, quarantine
 from mongosplit.ledger.book import now
@@ -105,12 +105,12 @@ def _refuse_lag(at: OpenRun, chunk: Chunk, changed: list[Kept]) -> None:
     """Whether what differs was changed in the target is not known while its user is written.
 
     Raises:
-        TransientError: it will be, once the follower has marked what it has not seen yet.
+        Lagging: it will be, once the follower has marked what it has not seen yet.
     """
     ids = [found.document_id for found in changed]
     position = lag.look(at, ids)
     if position is not None and lag.written(at, position, ids):
-        raise TransientError(f"users of chunk {chunk.n} of {chunk.run} are being written")
+        raise Lagging(f"users of chunk {chunk.n} of {chunk.run} are being written")
 
 
 def _take_out(

@@ -13,7 +13,7 @@ import zlib
 from mongosplit import gate, lag
 from mongosplit.compare import Compared, compare
 from mongosplit.derive import either_way
-from mongosplit.errors import TransientError
+from mongosplit.errors import Lagging, TransientError
 from mongosplit.ledger import checked, chunks, mismatches
 from mongosplit.ledger.checked import Check
 from mongosplit.ledger.claims import Attempt, claimed
@@ -105,7 +105,7 @@ def _without_lag(at: OpenRun, session: Session, seen: Compared) -> list[Mismatch
     """Those of the mismatches that are none of a target a moment behind.
 
     Raises:
-        TransientError: that cannot be told yet.
+        Lagging: that cannot be told yet.
     """
     real: list[Mismatch] = []
     looks = 0
@@ -131,7 +131,7 @@ def _without_lag(at: OpenRun, session: Session, seen: Compared) -> list[Mismatch
         if not left:
             break
         if time.monotonic() > deadline or not position.alive:
-            raise TransientError(lag.sentence(at, position, len(left)))
+            raise Lagging(lag.sentence(at, position, len(left)))
         time.sleep(LOOK_SECONDS)
         looked = Compared(
             looked.chunk, looked.docs, [one for one in looked.mismatches if one.source_id in left]

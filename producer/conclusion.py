@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mongosplit import verify
+from mongosplit.errors import TransientError
 from mongosplit.ledger import checked, chunks, mismatches, runs, tally
 from mongosplit.ledger.claims import Attempt
 from mongosplit.model import HELD, Run, RunState
@@ -23,6 +24,8 @@ OnProgress = Callable[[int, int], None]
 POLL_SECONDS = 0.2
 HERE_AT_ONCE = 50
 """Chunks compared in this process before looking again whether a worker has come."""
+GIVE_UP_SECONDS = 60.0
+"""How long a comparison in this process is tried again that comes to no end."""
 RESEND_SECONDS = 15.0
 """How long the number of unchecked chunks may stand still before they are sent again."""
 
@@ -101,13 +104,12 @@ def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdic
     last_change, left_before = time.monotonic(), whole
     while left := chunks.numbers(at.ledger, at.run.id, checked.unchecked(number)):
         on_progress(whole - len(left), whole)
-        if not dispatch.somebody_listens("verify"):
-            for n in left[:HERE_AT_ONCE]:
-                if pacing.unstopped(at, n, number).granted:
-                    _verify_here(at, settings, number, n)
-            continue
         if len(left) < left_before:
             last_change, left_before = time.monotonic(), len(left)
+        if not dispatch.somebody_listens("verify"):
+            stuck = time.monotonic() - last_change > GIVE_UP_SECONDS
+            _compare_here(at, settings, number, left[:HERE_AT_ONCE], give_up=stuck)
+            continue
         stuck = time.monotonic() - last_change > RESEND_SECONDS
         sent = 0 if stuck else sent
         sent = _send_next(at, settings, number, left, sent)
@@ -115,6 +117,20 @@ def reverify(at: OpenRun, settings: Settings, on_progress: OnProgress) -> Verdic
     on_progress(whole, whole)
     runs.note(at.ledger, at.run.id, requested=0)
     return conclude(at)
+
+
+def _compare_here(
+    at: OpenRun, settings: Settings, number: int, numbers: list[int], *, give_up: bool
+) -> None:
+    try:
+        for n in numbers:
+            if pacing.unstopped(at, n, number).granted:
+                _verify_here(at, settings, number, n)
+    except TransientError:
+        # Such as a follower that died, while no other one has taken over yet.
+        if give_up:
+            raise
+        time.sleep(POLL_SECONDS)
 
 
 def _send_next(at: OpenRun, settings: Settings, number: int, left: list[int], sent: int) -> int:

@@ -14,7 +14,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
 from pymongo.errors import PyMongoError
 
-from mongosplit.errors import DefinitionChanged, Failed, FenceBusy, MongosplitError, TransientError
+from mongosplit.errors import DefinitionChanged, Failed, MongosplitError, TransientError, Waiting
 from mongosplit.ledger import claims
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.ledger.claims import Attempt
@@ -32,7 +32,7 @@ NOTICED_SECONDS = 0.1
 """From how long a wait the pace is told with the outcome."""
 
 
-class NoPermit(TransientError):
+class NoPermit(Waiting):
     """The pace has let the chunk not begin in time; its message comes again."""
 
 
@@ -60,8 +60,8 @@ def carry_out(task: Task, duty: Duty) -> dict[str, Any]:
     """
     try:
         return _work(task, duty)
-    except (FenceBusy, NoPermit) as error:
-        # Waiting for another transaction, or for a permit, is not a failed attempt.
+    except Waiting as error:
+        # For another transaction, for a permit, for the follower: that is not a failed attempt.
         _again(task, duty, FENCE_SECONDS, error)
     except DefinitionChanged as error:
         # Another worker may hold the right version, so the message goes round a few times.

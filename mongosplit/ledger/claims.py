@@ -15,7 +15,7 @@ from typing import Any
 from bson import Binary
 from pymongo import ReturnDocument
 
-from mongosplit.errors import Failed, FenceBusy
+from mongosplit.errors import Failed, Waiting
 from mongosplit.ledger.book import Ledger, now
 from mongosplit.mongo import Client, Session
 
@@ -78,7 +78,7 @@ def claimed(
         end_dead(ledger, client, others, attempt.is_dead)
         yield attempts
         ending = {"$set": {"attempts": 0}}
-    except FenceBusy:
+    except Waiting:
         _take_back(ledger, work, run, n)
         # The fence is one for every kind of work, and its holder may have died at another.
         end_dead(ledger, client, others_of_chunk(ledger, work, run, n), attempt.is_dead)

@@ -86,6 +86,19 @@ def test_a_second_follower_takes_over_from_one_that_was_killed(split: Shop) -> N
     assert leads(split, second.pid)
 
 
+def test_a_verification_after_the_follower_was_killed_follows_by_itself(
+    split: Shop, typed: Typed
+) -> None:
+    first = split.begin("follow", "users", log="first")
+    until(lambda: leads(split, first.pid))
+    first.kill()
+    first.wait()
+    named(split, 1, "nobody follows this")
+    said = typed("verify", "users", **NO_RECHECK)
+    assert said.code == 0, said.err
+    assert shown(split, 1, "nobody follows this")
+
+
 def test_a_sync_worker_derives_what_is_dirty_and_without_it_the_follower_does(
     split: Shop, typed: Typed
 ) -> None:

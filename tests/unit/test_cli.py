@@ -28,7 +28,9 @@ EXIT_CODES = {
     errors.LeaseHeld: 3,
     errors.Failed: 1,
     errors.TransientError: 1,
+    errors.Waiting: 1,
     errors.FenceBusy: 1,
+    errors.Lagging: 1,
 }
 VERBS = ["check", "coverage", "plan", "drill", "start", "status", "pause", "resume", "cancel"]
 VERBS += ["pace", "verify", "retry", "rollback", "quarantine", "kept", "history", "serve", "follow"]
