@@ -9,6 +9,7 @@ import click
 from mongosplit.errors import MongosplitError
 from producer import (
     console,
+    verbs_doctor,
     verbs_drill,
     verbs_follow,
     verbs_forward,
@@ -39,6 +40,7 @@ def mongosplit() -> None:
 
 for verb in (
     verbs_read.check,
+    verbs_doctor.doctor_,
     verbs_read.coverage,
     verbs_whole.plan,
     verbs_drill.drill,

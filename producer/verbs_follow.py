@@ -14,6 +14,7 @@ from mongosplit.open_run import OpenRun
 from mongosplit.settings import Settings
 from producer import console, following_facts
 from producer.connection import Connection, connected, refuse_over
+from producer.ending import until_told
 from producer.following import following
 from producer.options import confirm, name_argument, settings_flags, yes_flag
 
@@ -35,7 +36,7 @@ def follow(
 
     `start` and `serve` do so themselves while they live. Ends with the run, or with Ctrl-C.
     """
-    with connected(settings, context.obj) as at:
+    with until_told(), connected(settings, context.obj) as at:
         opened = at.open(name or settings.migration)
         refuse_over(opened.run)
         if restart:

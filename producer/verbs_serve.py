@@ -15,6 +15,7 @@ from mongosplit.settings import Settings
 from producer import conclusion, console, scrape
 from producer.connection import Connection, connected
 from producer.driving import DRIVEN, drive_here
+from producer.ending import until_told
 from producer.following import following
 from producer.options import settings_flags
 
@@ -30,6 +31,7 @@ def serve(context: click.Context, settings: Settings) -> None:
     With --metrics it answers Prometheus meanwhile.
     """
     with (
+        until_told(),
         connected(settings, context.obj) as at,
         scrape.served(at.ledger, settings.metrics_address),
         ExitStack() as stack,

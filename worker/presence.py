@@ -1,7 +1,8 @@
 """Presence: which workers are alive, by a key in Redis that each renews every two seconds.
 
-The key says that the worker lives and which queues it listens on. Redis may be wiped: the keys are
-back with the next heartbeat, and nothing is decided on them but who is waited for.
+The key says that the worker lives, which queues it listens on, and which version of the declaration
+it holds. Redis may be wiped: the keys are back with the next heartbeat, and nothing is decided on
+them but who is waited for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import socket
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -18,14 +20,31 @@ from urllib.parse import urlsplit
 import redis
 from celery import signals
 
+from mongosplit import definition, pipelines
+from mongosplit.errors import MongosplitError
 from mongosplit.ledger.book import now
 from mongosplit.ledger.claims import Claim
+from mongosplit.settings import read_settings
 from worker.app import HARD_SECONDS, app
 
 PREFIX = "mongosplit:worker:"
 SINCE = "mongosplit:presence-since"
 """When presence began: a wipe takes it away, and absence proves nothing until it is old again."""
 EXPIRES_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a living worker says of itself.
+
+    `fingerprint` is the version of `migration` that it holds, both empty where it could not tell;
+    `ahead` is by how many seconds its clock is ahead of that of Redis.
+    """
+
+    queues: list[str]
+    migration: str
+    fingerprint: str
+    ahead: float
 
 
 @lru_cache(maxsize=4)
@@ -44,10 +63,26 @@ def address() -> str:
     return f"{parts.hostname}:{parts.port or 6379}"
 
 
+@lru_cache(maxsize=1)
+def _held() -> dict[str, str]:
+    """The migration of this worker's settings, and which version of it this process holds."""
+    try:
+        name = read_settings().migration
+        return {
+            "migration": name,
+            "fingerprint": pipelines.fingerprint(definition.load(name)),
+        }
+    except MongosplitError:
+        # A run of it says what is wrong; this worker may serve others.
+        return {}
+
+
 @signals.heartbeat_sent.connect
 def _renew(sender: Any, **_: Any) -> None:
     hostname = sender.eventer.hostname
-    facts = {"pid": os.getpid(), "queues": sorted(app.amqp.queues.consume_from), "at": time.time()}
+    facts: dict[str, Any] = {"pid": os.getpid(), **_held()}
+    # Timed last: the first look at the declaration takes a while.
+    facts |= {"queues": sorted(app.amqp.queues.consume_from), "at": time.time()}
     try:
         connection().set(PREFIX + hostname, json.dumps(facts), ex=EXPIRES_SECONDS)
         connection().set(SINCE, time.time(), nx=True)
@@ -71,12 +106,46 @@ def present() -> dict[str, list[str]]:
     Raises:
         redis.RedisError: Redis is away.
     """
-    found: dict[str, list[str]] = {}
+    return {name: sign.queues for name, sign in signs().items()}
+
+
+def signs() -> dict[str, Sign]:
+    """What each living worker says of itself, by the worker's name.
+
+    Raises:
+        redis.RedisError: Redis is away.
+    """
+    found: dict[str, Sign] = {}
     for key in connection().scan_iter(match=PREFIX + "*", count=500):
-        facts = connection().get(key)
+        together = connection().pipeline()
+        together.get(key)
+        together.pttl(key)
+        together.time()
+        facts, left, time_ = together.execute()
         if facts is not None:
-            found[key.decode().removeprefix(PREFIX)] = json.loads(facts)["queues"]
+            # The key's age, by the clock of Redis, tells when it was set.
+            set_at = _seconds(time_) - (EXPIRES_SECONDS - left / 1000)
+            found[key.decode().removeprefix(PREFIX)] = _sign(json.loads(facts), set_at)
     return found
+
+
+def _sign(facts: dict[str, Any], set_at: float) -> Sign:
+    # A worker of older code says less.
+    held = str(facts.get("migration", "")), str(facts.get("fingerprint", ""))
+    return Sign(facts["queues"], *held, ahead=facts["at"] - set_at)
+
+
+def moment() -> float:
+    """The present by the clock of Redis, in seconds since 1970.
+
+    Raises:
+        redis.RedisError: Redis is away.
+    """
+    return _seconds(connection().time())
+
+
+def _seconds(told: tuple[int, int]) -> float:
+    return told[0] + told[1] / 1_000_000
 
 
 def is_dead(claim: Claim) -> bool:

@@ -22,6 +22,7 @@ READS = {
     *("hello", "isMaster", "ping", "buildinfo", "endSessions"),
     *("find", "getMore", "killCursors", "count", "aggregate", "distinct"),
     *("listCollections", "listIndexes", "collStats"),
+    *("getDefaultRWConcern", "getParameter", "connectionStatus", "replSetGetStatus"),
 }
 WRITING_STAGES = {"$out", "$merge"}
 MONGODB_S_OWN = ("local", "config")
@@ -31,6 +32,8 @@ PLANNED = ("start --dry-run", "start users-1 --dry-run", "start --dry-run -o jso
 READING = (
     "check",
     "check -o json",
+    "doctor",
+    "doctor -o json",
     "coverage",
     "coverage --sample 10",
     "status",

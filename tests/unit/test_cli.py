@@ -34,6 +34,7 @@ EXIT_CODES = {
 }
 VERBS = ["check", "coverage", "plan", "drill", "start", "status", "pause", "resume", "cancel"]
 VERBS += ["pace", "verify", "retry", "rollback", "quarantine", "kept", "history", "serve", "follow"]
+VERBS += ["doctor"]
 CHANGING = {"plan", "drill", "start", "pause", "resume", "cancel", "retry", "rollback"}
 CHANGING |= {"pace", "follow", "quarantine retry", "quarantine release"}
 LINES = {"quarantine export", "kept export"}
