@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 
 from mongosplit.errors import LeaseHeld
 from mongosplit.ledger import asks, runs
@@ -57,15 +58,20 @@ def _say_who_is_missing(queue: str) -> None:
 
 
 def drive_here(
-    opened: OpenRun, settings: Settings, *, stay: bool = False, undo_only: bool = False
+    opened: OpenRun,
+    settings: Settings,
+    *,
+    stay: bool = False,
+    undo_only: bool = False,
+    stop: Event | None = None,
 ) -> None:
-    """Drive the run in this process, with a live view; `stay` and `undo_only` as `drive` has it."""
+    """Drive the run in this process, with a live view; the rest is as `drive` has it."""
     run = runs.get(opened.ledger, opened.run.id)
     if run.state not in DRIVEN and not asks.left_to_undo(opened.ledger, run.id, limit=1):
         return
     holder = planning.holder_of(settings)
     with console.driving(opened.run.id) as show:
-        drive(opened, settings, holder, show, stay=stay, undo_only=undo_only)
+        drive(opened, settings, holder, show, stop, stay=stay, undo_only=undo_only)
 
 
 def drive_and_sum_up(at: Connection, opened: OpenRun, local: int, output: str) -> int:

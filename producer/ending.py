@@ -5,23 +5,33 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 from types import FrameType
-from typing import NoReturn
 
 from producer import console
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextmanager
-def until_told() -> Iterator[None]:
-    """Live until told to end, which is no failure: what is within ends as on Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
+def until_told() -> Iterator[Event]:
+    """An event that is set when this process is told to end, which is no failure.
+
+    An exception would be lost where it meets a destructor, so the first signal raises none. Who
+    cannot wait sends a second one.
+    """
+    told = Event()
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+
+    before = {number: signal.signal(number, tell) for number in SIGNALS}
     try:
-        yield
-    except KeyboardInterrupt:
-        console.say("stopped; the ledger knows where to go on")
+        yield told
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if told.is_set():
+        console.say("stopped; the ledger knows where to go on")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from threading import Event
 from typing import Any
 
 import click
@@ -36,7 +36,7 @@ def follow(
 
     `start` and `serve` do so themselves while they live. Ends with the run, or with Ctrl-C.
     """
-    with until_told(), connected(settings, context.obj) as at:
+    with until_told() as told, connected(settings, context.obj) as at:
         opened = at.open(name or settings.migration)
         refuse_over(opened.run)
         if restart:
@@ -47,7 +47,7 @@ def follow(
                 hint=f"mongosplit start {opened.run.migration}",
             )
         at.tell("follow", run=opened.run.id, restart=restart)
-        _until_over(opened, settings)
+        _until_over(opened, settings, told)
 
 
 def _restart(at: Connection, opened: OpenRun, *, yes: bool) -> None:
@@ -62,10 +62,10 @@ def _restart(at: Connection, opened: OpenRun, *, yes: bool) -> None:
     console.say(f"next, and beside it: mongosplit verify {run.id} --repair", style="yellow")
 
 
-def _until_over(at: OpenRun, settings: Settings) -> None:
+def _until_over(at: OpenRun, settings: Settings, told: Event) -> None:
     with following(at, settings) as live, console.standing() as show:
         warned: set[str] = set()
-        while True:
+        while not told.wait(LOOK_SECONDS):
             run = runs.get(at.ledger, at.run.id)
             if run.state in FINISHED:
                 console.say(f"{run.id} is {run.state_words}: nothing is to be followed any more")
@@ -74,7 +74,6 @@ def _until_over(at: OpenRun, settings: Settings) -> None:
                 brief = following_facts.brief(facts, name=live.name)
                 show(f"{run.id}: {brief}", following_facts.sentence(facts, run.id))
                 _warn(run.id, facts, warned)
-            time.sleep(LOOK_SECONDS)
 
 
 def _warn(run: str, facts: dict[str, Any], warned: set[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
+from threading import Event
 
 import click
 
@@ -31,7 +31,7 @@ def serve(context: click.Context, settings: Settings) -> None:
     With --metrics it answers Prometheus meanwhile.
     """
     with (
-        until_told(),
+        until_told() as told,
         connected(settings, context.obj) as at,
         scrape.served(at.ledger, settings.metrics_address),
         ExitStack() as stack,
@@ -39,17 +39,16 @@ def serve(context: click.Context, settings: Settings) -> None:
         at.tell("serve")
         audit.chain(at.ledger)
         console.say("serving: drives and follows every run that has begun; stop with Ctrl-C")
-        served = _Served(at, stack)
-        while True:
+        served = _Served(at, stack, told)
+        while not told.wait(SERVE_SECONDS):
             served.look()
-            time.sleep(SERVE_SECONDS)
 
 
 class _Served:
     """The runs that this process looks after, and what it has said of each."""
 
-    def __init__(self, at: Connection, stack: ExitStack) -> None:
-        self._at, self._stack = at, stack
+    def __init__(self, at: Connection, stack: ExitStack, told: Event) -> None:
+        self._at, self._stack, self._told = at, stack, told
         self._followed: dict[str, ExitStack] = {}
         self._said: dict[str, str] = {}
 
@@ -58,6 +57,8 @@ class _Served:
         self._follow(followers.of_unfinished(self._at.ledger))
         for state in DRIVEN:
             for run in runs.in_state(self._at.ledger, state):
+                if self._told.is_set():
+                    return
                 try:
                     self._say(run.id, self._drive(run))
                 except MongosplitError as error:
@@ -88,7 +89,7 @@ class _Served:
     def _drive(self, run: Run) -> str:
         opened = open_run(self._at.client, self._at.ledger, run.id, holder=self._at.settings.actor)
         try:
-            drive_here(opened, self._at.settings)
+            drive_here(opened, self._at.settings, stop=self._told)
         except LeaseHeld as held:
             return held.message
         verdict = conclusion.conclude(opened)

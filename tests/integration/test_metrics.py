@@ -137,7 +137,7 @@ def test_serve_tells_of_the_run_that_it_drives_and_of_its_pace(
         until(lambda: answer(port)[LIMIT] == {(run,): 321.0}, seconds=2)
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 1
+        assert process.wait(20) == 0
     assert "Traceback" not in (tmp_path / "serve.log").read_text()
 
 
