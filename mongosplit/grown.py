@@ -88,6 +88,6 @@ def _share(at: OpenRun, session: Session, chunk: Chunk, low: Range, number: int)
         counted |= there
     share["docs"] = len(counted)
     fewer = {name: -count for name, count in share.items()}
-    chunks.adjust(at.ledger, session, chunk, fewer)
-    chunks.adjust(at.ledger, session, replace(chunk, n=number), share)
+    more = [(chunk, fewer), (replace(chunk, n=number), share)]
+    chunks.adjust(at.ledger, session, more)
     return len(counted)

@@ -18,6 +18,7 @@ from mongosplit.definition import Target
 from mongosplit.errors import TransientError
 from mongosplit.ledger import chunks, kept, quarantined
 from mongosplit.ledger.kept import Kept
+from mongosplit.model import Chunk
 from mongosplit.mongo import Session, among
 from mongosplit.open_run import OpenRun
 from mongosplit.pipelines import SIMPLE
@@ -180,6 +181,7 @@ def _count(
     """Keep each chunk's numbers what they are; its digest says no more how its parts stand."""
     bad = {one.source_id for one in found.bad}
     adopted = {one.source_id for one in found.adoptions}
+    adjusted: list[tuple[Chunk, dict[str, int]]] = []
     for chunk, ids in users.by_chunk():
         there = {one for one in ids if one in bad or _has_part(one, expected, stand, adopted)}
         more: dict[str, int] = {
@@ -195,7 +197,8 @@ def _count(
         )
         if not is_same:
             more["planned"] = more["docs"]
-            chunks.adjust(at.ledger, session, chunk, more)
+            adjusted.append((chunk, more))
+    chunks.adjust(at.ledger, session, adjusted)
 
 
 def _has_part(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from pymongo import UpdateOne
 
 from mongosplit.errors import MongosplitError
 from mongosplit.keyspace import Range
@@ -87,14 +89,19 @@ def record(
     tell(ledger, session, chunk, to, actor, told)
 
 
-def adjust(ledger: Ledger, session: Session, chunk: Chunk, more: dict[str, int]) -> None:
-    """Add to the counts of a chunk whose fence is taken; its parts are no longer as inserted."""
-    by = {name: number for name, number in more.items() if number}
-    change: dict[str, Any] = {"$set": {"digest": None}}
-    if by:
-        change["$inc"] = by
-    key = {"_id": chunk_key(chunk.run, chunk.n)}
-    ledger["chunks"].update_one(key, change, session=session)
+def adjust(ledger: Ledger, session: Session, more: Iterable[tuple[Chunk, dict[str, int]]]) -> None:
+    """Add to the counts of chunks whose fences are taken; their parts are no longer as inserted.
+
+    One write for all of them: a sync may meet many.
+    """
+    writes: list[UpdateOne] = []
+    for chunk, counts in more:
+        change: dict[str, Any] = {"$set": {"digest": None}}
+        if by := {name: number for name, number in counts.items() if number}:
+            change["$inc"] = by
+        writes.append(UpdateOne({"_id": chunk_key(chunk.run, chunk.n)}, change))
+    if writes:
+        ledger["chunks"].bulk_write(writes, ordered=False, session=session)
 
 
 def tell(
