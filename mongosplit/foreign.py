@@ -14,7 +14,7 @@ from pymongo.errors import OperationFailure
 from mongosplit import raw
 from mongosplit.ledger import followers, foreign
 from mongosplit.ledger.foreign import Foreign
-from mongosplit.mongo import UNAUTHORIZED, raw_documents
+from mongosplit.mongo import UNAUTHORIZED, present, raw_documents
 from mongosplit.open_run import OpenRun
 
 KINDS = {"i": "insert", "u": "update", "d": "delete"}
@@ -32,7 +32,7 @@ def look(at: OpenRun) -> int:
         for target in at.migration.targets
         if target.adopt_by is None
     }
-    end = at.client.admin.command("ping")["operationTime"]
+    end = present(at.client)
     query: dict[str, Any] = {
         "ts": {"$gt": position.looked, "$lte": end},
         "ns": {"$in": list(names)},

@@ -8,6 +8,7 @@ from bson import Timestamp
 
 from mongosplit import change_stream
 from mongosplit.ledger import dirty, followers
+from mongosplit.mongo import present
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import Value
 
@@ -19,12 +20,6 @@ class Position:
     reached: Timestamp
     alive: bool
     dirty: frozenset[Value]
-
-
-def present(at: OpenRun) -> Timestamp:
-    """The server's present: no snapshot that was taken before holds a later write."""
-    moment: Timestamp = at.client.admin.command("ping")["operationTime"]
-    return moment
 
 
 def look(at: OpenRun, ids: list[Value]) -> Position | None:
@@ -48,7 +43,7 @@ def written(at: OpenRun, position: Position, ids: list[Value]) -> set[Value]:
     if not ids:
         return set()
     return change_stream.written_since(
-        at.client, at.source, ids, start=position.reached, end=present(at)
+        at.client, at.source, ids, start=position.reached, end=present(at.client)
     )
 
 

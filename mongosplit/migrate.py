@@ -185,7 +185,7 @@ def _write(copy: _Copy, session: Session, chunk: Chunk, found: Sorted) -> None:
     if found.bad or chunk.quarantined:
         quarantine.replace(at.ledger, session, at.run.id, chunk.n, found.bad, copy.attempts)
         # The holder may give the key up at this moment, under a fence that is not held here.
-        wake.again(at, chunk.n, found.bad, session)
+        wake.again(at, ((chunk.n, one) for one in found.bad), session)
     done = _done(copy, chunk, found, digest.hexdigest())
     ours = {
         "wave": copy.attempt.wave,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from bson import Timestamp
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
@@ -84,6 +85,12 @@ def exact(database: Data) -> Data:
         read_concern=ReadConcern("majority"),
         read_preference=ReadPreference.PRIMARY,
     )
+
+
+def present(client: Client) -> Timestamp:
+    """The server's present: no snapshot that was taken before holds a later write."""
+    moment: Timestamp = client.admin.command("ping")["operationTime"]
+    return moment
 
 
 def hosts(url: str) -> str:

@@ -6,6 +6,7 @@ A value that is not there is `None`; a BSON null is a `Value` of kind null.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
@@ -81,6 +82,11 @@ class Value(NamedTuple):
 
     kind: int
     data: bytes
+
+    @property
+    def digest(self) -> str:
+        """40 hexadecimal digits that stand for the value where a short name is needed."""
+        return hashlib.sha256(bytes((self.kind,)) + self.data).hexdigest()[:40]
 
     @property
     def type_name(self) -> str:

@@ -49,10 +49,8 @@ class Way:
 
 @dataclass
 class Changed:
-    """What was written, in parts; `bad` are the users in quarantine now."""
+    """How many parts a repair took out, and how many of the users are in quarantine now."""
 
-    gone: int = 0
-    come: int = 0
     repaired: int = 0
     bad: int = 0
 
@@ -118,14 +116,12 @@ def _write(
     for key, target in at.migration.keys.items():
         there, wanted = stand.parts[key], expected[key]
         gone = {one: doc for one, doc in there.items() if wanted.get(one) != doc}
-        changed.gone += len(gone)
         changed.repaired += _save(at, users, target, gone, session)
         freed |= gone.keys()
         _delete(at, target, gone, session)
     for key in at.migration.keys:
         there, wanted = stand.parts[key], expected[key]
         come = [doc for one, doc in wanted.items() if there.get(one) != doc]
-        changed.come += len(come)
         if come:
             rows = [RawBSONDocument(document) for document in come]
             at.target(at.migration.keys[key]).insert_many(rows, ordered=False, session=session)
@@ -133,8 +129,7 @@ def _write(
     if found.bad or stand.held:
         bad = [(users.chunk_of[one.source_id].n, one) for one in found.bad]
         quarantined.settle(at.ledger, session, at.run.id, users.ids, bad)
-        for n, one in bad:
-            wake.again(at, n, [one], session, fenced=users.ids)
+        wake.again(at, bad, session, fenced=users.ids)
     wake.of_users(at, freed, session, without=users.ids)
     return changed
 

@@ -170,6 +170,9 @@ def _body(at: OpenRun, batch: _Batch, way: Way) -> Callable[[Session], _Done]:
     times = [row.time for row in batch.rows if row.time is not None]
 
     def in_transaction(session: Session) -> _Done:
+        if times:
+            # The snapshot is not to be older than the newest write that is known.
+            session.advance_operation_time(max(times))
         found = fences.take_all(at.ledger, session, at.run.id, batch.numbers)
         by_number = {chunk.n: chunk for chunk in found}
         astray = [row for row in batch.rows if not _is_in(row, by_number)]
@@ -190,13 +193,7 @@ def _body(at: OpenRun, batch: _Batch, way: Way) -> Callable[[Session], _Done]:
             _tell(at, changed, session)
         return _Done(changed, astray)
 
-    def after_the_write(session: Session) -> _Done:
-        # The snapshot is not to be older than the newest write that is known.
-        if times:
-            session.advance_operation_time(max(times))
-        return in_transaction(session)
-
-    return after_the_write
+    return in_transaction
 
 
 def _tell(at: OpenRun, changed: Changed, session: Session) -> None:

@@ -19,7 +19,7 @@ from mongosplit.ledger.checked import Check
 from mongosplit.ledger.claims import Attempt, claimed
 from mongosplit.ledger.mismatches import Mismatch
 from mongosplit.model import Outcome
-from mongosplit.mongo import Session, explained_chunk, transact
+from mongosplit.mongo import Session, explained_chunk, present, transact
 from mongosplit.open_run import OpenRun
 from mongosplit.raw import Value
 
@@ -109,13 +109,13 @@ def _without_lag(at: OpenRun, session: Session, seen: Compared) -> list[Mismatch
     """
     real: list[Mismatch] = []
     looks = 0
-    first, deadline = lag.present(at), time.monotonic() + LAG_SECONDS
+    first, deadline = present(at.client), time.monotonic() + LAG_SECONDS
     looked = seen
     while looked.mismatches:
         position = lag.look(at, looked.ids)
         if position is None:
             return looked.mismatches
-        session.advance_operation_time(lag.present(at))
+        session.advance_operation_time(present(at.client))
         looked = _compare(at, seen.chunk.n, session, only=looked.ids)
         if looked.chunk.written != seen.chunk.written:
             # Copied or rolled back meanwhile: recording will notice, and all of it comes again.

@@ -23,15 +23,19 @@ def of_users(
 
 
 def again(
-    at: OpenRun, n: int, bad: Iterable[Bad], session: Session, *, fenced: Container[Value] = ()
+    at: OpenRun, bad: Iterable[tuple[int, Bad]], session: Session, *, fenced: Container[Value] = ()
 ) -> None:
-    """Mark those dirty who are put into quarantine for a key whose holder is not fenced here.
+    """Mark those dirty who go to quarantine, by chunk, for a key whose holder is not fenced here.
 
     That holder's transaction cannot see their rows yet, nor this one that the key becomes free; so
     whoever comes second has to look again. A sync does, with the holder's fence, and is sure.
     """
-    waiting = (one for one in bad if one.held_by is not None and one.held_by not in fenced)
-    dirty.mark(at.ledger, at.run.id, [Mark(one.source_id, n) for one in waiting], session=session)
+    marks = [
+        Mark(one.source_id, n)
+        for n, one in bad
+        if one.held_by is not None and one.held_by not in fenced
+    ]
+    dirty.mark(at.ledger, at.run.id, marks, session=session)
 
 
 def where(at: OpenRun, freed: Any, session: Session, *, without: Iterable[Value] = ()) -> None:

@@ -13,6 +13,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from mongosplit.mongo import Client, Data, Documents, Session, exact, transact
+from mongosplit.raw import Value
 
 T = TypeVar("T")
 NAMESPACE_EXISTS = 48
@@ -114,6 +115,11 @@ class Ledger:
 def chunk_key(run: str, n: int) -> dict[str, Any]:
     """The `_id` of a chunk's rows; the order of its fields is part of it."""
     return {"run": run, "n": n}
+
+
+def document_key(run: str, source_id: Value) -> str:
+    """The `_id` of the row of one document: short, whatever the type of the document's `_id`."""
+    return f"{run}:{source_id.digest}"
 
 
 def now() -> datetime:

@@ -7,7 +7,6 @@ and only with the stamp that was read before that derive began; stamps are uniqu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
 from mongosplit import raw
-from mongosplit.ledger.book import Ledger
+from mongosplit.ledger.book import Ledger, document_key
 from mongosplit.mongo import Session, raw_documents
 from mongosplit.raw import Value
 
@@ -50,18 +49,12 @@ class Dirty:
     repair: bool
 
 
-def key_of(run: str, source_id: Value) -> str:
-    """The `_id` of the row of one document: short, whatever the type of the document's `_id`."""
-    digest = hashlib.sha256(bytes((source_id.kind,)) + source_id.data).hexdigest()
-    return f"{run}:{digest[:40]}"
-
-
 def mark(ledger: Ledger, run: str, marks: Iterable[Mark], *, session: Session | None = None) -> int:
     """Mark ids dirty, each with a fresh stamp; returns how many.
 
     A row that is there already keeps its place, and stays to be repaired.
     """
-    updates = {key_of(run, one.source_id): _update(run, one) for one in marks}
+    updates = {document_key(run, one.source_id): _update(run, one) for one in marks}
     if updates:
         writes = [UpdateOne({"_id": key}, update, upsert=True) for key, update in updates.items()]
         ledger["dirty"].bulk_write(writes, ordered=False, session=session)
@@ -136,7 +129,7 @@ def among(
     ledger: Ledger, run: str, ids: Iterable[Value], *, session: Session | None = None
 ) -> set[Value]:
     """Which of these ids are dirty."""
-    keys = {key_of(run, source_id): source_id for source_id in ids}
+    keys = {document_key(run, source_id): source_id for source_id in ids}
     found = ledger["dirty"].find({"_id": {"$in": list(keys)}}, {"_id": 1}, session=session)
     return {keys[row["_id"]] for row in found}
 

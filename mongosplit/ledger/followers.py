@@ -14,6 +14,7 @@ from typing import Any
 from bson import Timestamp
 
 from mongosplit.ledger.book import Ledger, now
+from mongosplit.mongo import present
 
 LEASE_SECONDS = 10
 """How long a follower that died keeps another from taking over; two at once would be harmless."""
@@ -59,8 +60,8 @@ def begin(ledger: Ledger, run: str, *, restart: bool = False) -> Position:
     The time is read first. Once a majority has the row, it has every write before that time, too,
     so no later snapshot lacks one that is not followed.
     """
-    start = ledger.database.client.admin.command("ping")["operationTime"]
-    first = {"start": start, "token": None, "reached": start, "looked": start}
+    start = present(ledger.database.client)
+    first: dict[str, Any] = {"start": start, "token": None, "reached": start, "looked": start}
     first |= {"events": 0, "begun": now(), "obstacle": None}
     operator = "$set" if restart else "$setOnInsert"
     ledger["followers"].update_one({"_id": run}, {operator: first}, upsert=True)

@@ -13,8 +13,7 @@ from pymongo import UpdateOne
 
 from mongosplit import raw
 from mongosplit.ledger import audit
-from mongosplit.ledger.book import Ledger
-from mongosplit.ledger.dirty import key_of
+from mongosplit.ledger.book import Ledger, document_key
 from mongosplit.raw import Value
 
 
@@ -34,7 +33,7 @@ def note(ledger: Ledger, run: str, found: Iterable[Foreign]) -> None:
     counts: dict[str, int] = {}
     for one in found:
         counts[one.collection] = counts.get(one.collection, 0) + 1
-        key = f"{key_of(run, one.document_id)}:{one.collection}"
+        key = f"{document_key(run, one.document_id)}:{one.collection}"
         at = datetime.fromtimestamp(one.time.time, UTC).replace(tzinfo=None)
         first = [("run", run), ("collection", one.collection), ("first", at)]
         fields = [(name, raw.encode(value)) for name, value in first]

@@ -6,7 +6,6 @@ Reason `adopted`: the pre-image of a document of the application that became a u
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +134,7 @@ def forget_adoption(ledger: Ledger, session: Session, run: str, adoption: Adopti
 
 
 def _adoption_key(run: str, adoption: Adoption) -> str:
-    return f"{run}:{adoption.collection}:{_digest(adoption.document_id)}"
+    return f"{run}:{adoption.collection}:{adoption.document_id.digest}"
 
 
 def save(ledger: Ledger, session: Session, chunk: Chunk, found: Sequence[Kept]) -> None:
@@ -144,7 +143,7 @@ def save(ledger: Ledger, session: Session, chunk: Chunk, found: Sequence[Kept]) 
     # One document may be kept at each of several rollbacks, and each takes the fence once.
     rows = [
         _row(
-            f"{chunk.run}:{kept.collection}:{_digest(kept.document_id)}:{chunk.fence}",
+            f"{chunk.run}:{kept.collection}:{kept.document_id.digest}:{chunk.fence}",
             {**facts, "collection": kept.collection},
             kept.document_id,
             kept.document,
@@ -203,7 +202,3 @@ def _row(
         fields.append(("source_id", source_id))
     fields += [("at", raw.encode(now())), ("document", Value(3, document))]
     return RawBSONDocument(raw.build(fields))
-
-
-def _digest(value: Value) -> str:
-    return hashlib.sha256(bytes((value.kind,)) + value.data).hexdigest()[:40]

@@ -6,7 +6,6 @@ bad: while it is tried again, and while its chunk is rolled back.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from mongosplit import raw
 from mongosplit.errors import DocumentError
 from mongosplit.keyspace import Bracket
-from mongosplit.ledger.book import Ledger, now
+from mongosplit.ledger.book import Ledger, document_key, now
 from mongosplit.mongo import Session, raw_documents
 from mongosplit.raw import Value
 
@@ -72,7 +71,7 @@ def replace(
 
     Those that were released before stay so.
     """
-    keys = [key_of(run, found.source_id) for found in bad]
+    keys = [document_key(run, found.source_id) for found in bad]
     released = releases(ledger, session, keys)
     gone = {"$or": [{"run": run, "chunk": chunk}, {"_id": {"$in": keys}}]}
     ledger["quarantine"].delete_many(gone, session=session)
@@ -82,12 +81,6 @@ def replace(
             for key, found in zip(keys, bad, strict=True)
         ]
         ledger["quarantine"].insert_many(rows, ordered=False, session=session)
-
-
-def key_of(run: str, source_id: Value) -> str:
-    """The `_id` of the row of one document."""
-    digest = hashlib.sha256(bytes((source_id.kind,)) + source_id.data).hexdigest()
-    return f"{run}:{digest[:40]}"
 
 
 def releases(ledger: Ledger, session: Session, keys: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bson.raw_bson import RawBSONDocument
 from mongosplit import raw
 from mongosplit.keyspace import Range
 from mongosplit.ledger import quarantine
-from mongosplit.ledger.book import Ledger
+from mongosplit.ledger.book import Ledger, document_key
 from mongosplit.ledger.quarantine import Bad
 from mongosplit.mongo import Session, raw_documents
 from mongosplit.raw import Value
@@ -20,12 +20,12 @@ def settle(
     ledger: Ledger, session: Session, run: str, ids: Iterable[Value], bad: Sequence[tuple[int, Bad]]
 ) -> None:
     """Of these documents put the bad ones into quarantine, by chunk, and take the others out."""
-    keys = [quarantine.key_of(run, source_id) for source_id in ids]
+    keys = [document_key(run, source_id) for source_id in ids]
     released = quarantine.releases(ledger, session, keys)
     ledger["quarantine"].delete_many({"_id": {"$in": keys}}, session=session)
     rows = []
     for chunk, found in bad:
-        key = quarantine.key_of(run, found.source_id)
+        key = document_key(run, found.source_id)
         rows.append(quarantine.row_of(key, run, chunk, found, 1, released.get(key)))
     if rows:
         ledger["quarantine"].insert_many(rows, ordered=False, session=session)
@@ -33,7 +33,7 @@ def settle(
 
 def held_among(ledger: Ledger, session: Session, run: str, ids: Iterable[Value]) -> set[Value]:
     """Which of these documents are in quarantine."""
-    keys = {quarantine.key_of(run, source_id): source_id for source_id in ids}
+    keys = {document_key(run, source_id): source_id for source_id in ids}
     query = {"_id": {"$in": list(keys)}, "run": run}
     found = ledger["quarantine"].find(query, {"_id": 1}, session=session)
     return {keys[row["_id"]] for row in found}
