@@ -99,8 +99,11 @@ class Selection:
 
     @classmethod
     def from_document(cls, document: Sequence[Sequence[int]]) -> Self:
-        """The selection that `to_document` wrote; ValueError when it is not one."""
-        return cls(tuple((first, last) for first, last in document))
+        """The selection that `to_document` wrote; ValueError when it is not one.
+
+        A chunk that was divided has put its other half behind the spans, in no order.
+        """
+        return cls.merged((first, last) for first, last in document)
 
 
 def parse(text: str) -> Selection:

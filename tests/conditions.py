@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], *, seconds: float = 30.0, what: str = "") -> T:
+def until(condition: Callable[[], T], *, seconds: float = 90.0, what: str = "") -> T:
     """The condition's first truthy value; AssertionError when the deadline passes."""
     deadline = time.monotonic() + seconds
     while True:

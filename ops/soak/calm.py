@@ -18,7 +18,7 @@ from worker import presence
 
 Query = dict[str, Any]
 
-REST_SECONDS = 150.0
+REST_SECONDS = 400.0
 POLL_SECONDS = 0.3
 AGAIN_SECONDS = 8.0
 TO_UNDO: Query = {"undo": {"$exists": True}, "state": {"$in": ["migrated", "verified"]}}

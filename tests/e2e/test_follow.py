@@ -155,7 +155,7 @@ def test_sign_ups_beyond_the_plan_land_and_are_rolled_back_with_the_run(
     assert done.code == 0, done.err
     assert set(split.data.list_collection_names()) == {"users"}
     assert split.data["users"].count_documents({}) == USERS + 10
-    assert follower.wait(timeout=30) == 0, split.log("command")
+    assert follower.wait(timeout=120) == 0, split.log("command")
     assert "nothing is to be followed any more" in split.log("command")
 
 

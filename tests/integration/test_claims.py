@@ -90,7 +90,7 @@ def test_a_living_holder_is_waited_for_and_that_is_no_attempt(begin: Begin) -> N
         began = time.monotonic()
         with pytest.raises(FenceBusy, match=f"chunk 1 of {at.run.id} is held"):
             migrated(at, is_dead=alive)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert attempts(at) == 1  # the holder's own
     assert [(claim.worker, claim.work, claim.n) for claim in asked] == [("w0@there", WORK, 1)]
     assert migrated(at).did == "migrated"
@@ -102,7 +102,7 @@ def test_the_open_transaction_of_a_dead_worker_is_ended_at_once(begin: Begin) ->
         at.source.update_one({}, {"$set": {"isAdmin": True}})
         began = time.monotonic()
         assert migrated(at, is_dead=lambda claim: claim.worker == "w0@gone").did == "migrated"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert claims.of_run(at.ledger, at.run.id, work=WORK) == ([], set())
     assert (ledger_row(at)["fence"], len(ids(at, "base_users"))) == (1, 2)
 

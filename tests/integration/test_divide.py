@@ -11,7 +11,7 @@ from mongosplit.ledger import chunks, runs, tally
 from mongosplit.model import ChunkState
 from mongosplit.open_run import OpenRun
 from mongosplit.plan import KeyMap
-from producer import status
+from producer import migrating, status
 from tests.integration.conftest import (
     Begin,
     Client,
@@ -84,6 +84,21 @@ def test_a_selection_takes_both_halves(begin: Begin, client: Client) -> None:
         migrated(at, 1)
     upper = max(chunks.numbers(at.ledger, at.run.id, {}))
     assert runs.get(at.ledger, at.run.id).selection == [[1, 1], [upper, upper]]
+
+
+def test_the_last_chunk_of_a_selection_is_divided_again_and_again(
+    begin: Begin, client: Client
+) -> None:
+    at = begin(users(40), chunk_size=20)
+    runs.note(at.ledger, at.run.id, selection=[[2, 2]])
+    with too_large(at, client, times=2):
+        migrated(at, 2)
+    parts = chunks.numbers(at.ledger, at.run.id, {"n": {"$gte": 4}})
+    run = runs.get(at.ledger, at.run.id)
+    assert (len(parts), run.selection) == (2, [[2, 2], *([n, n] for n in parts)])
+    wanted = chunks.numbers(at.ledger, at.run.id, migrating.wanted(run))
+    assert wanted == [n for n in (2, *parts) if state_of(at, n) is ChunkState.PENDING]
+    assert status.facts(at.ledger, run)["selected"] == f"2,{parts[0]}-{parts[1]}"
 
 
 def test_one_document_cannot_be_divided(begin: Begin, client: Client) -> None:

@@ -129,15 +129,15 @@ def test_serve_tells_of_the_run_that_it_drives_and_of_its_pace(
     try:
         # Whoever drives the run publishes a verdict each second.
         age = "mongosplit_throttle_verdict_age_seconds"
-        until(lambda: answer(port).get(age, {}).get((run,), 99.0) < 3, seconds=30)
+        until(lambda: answer(port).get(age, {}).get((run,), 99.0) < 3)
         found = answer(port)
         assert found["mongosplit_throttle_stopped"] == {(run,): 0.0}
         assert found["mongosplit_signal_observed"][run, "probe-latency"] > 0
         paces.set_base(ledger, run, 321.0, actor="anna@shop")
-        until(lambda: answer(port)[LIMIT] == {(run,): 321.0}, seconds=2)
+        until(lambda: answer(port)[LIMIT] == {(run,): 321.0})
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     assert "Traceback" not in (tmp_path / "serve.log").read_text()
 
 
@@ -156,7 +156,7 @@ def test_an_address_that_cannot_be_served_ends_serve_with_one_sentence(
         other.listen()
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         process = served_by(serving[1], tmp_path, taken if address == "taken" else address)
-        assert process.wait(30) == code
+        assert process.wait(120) == code
     log = (tmp_path / "serve.log").read_text()
     assert log.startswith(f"mongosplit: {said}")
     assert len(log.splitlines()) == 2

@@ -172,7 +172,7 @@ def test_a_commit_nobody_ever_hears_of_is_found_done_by_the_next_try(
         migrated(at)
     assert migrated(at).did == "nothing"
     # A majority has it a moment after the node that took it.
-    until(lambda: (len(ids(at, "base_users")), ledger_row(at)["fence"]) == (3, 1), seconds=5)
+    until(lambda: (len(ids(at, "base_users")), ledger_row(at)["fence"]) == (3, 1))
 
 
 @pytest.mark.parametrize("how", [CONFLICT, {"closeConnection": True}], ids=["conflict", "network"])

@@ -294,7 +294,7 @@ def test_in_a_stop_a_worker_rolls_back_at_once_and_compares_when_it_is_over(
         until(waits, seconds=40, what="the comparison did not wait")
         assert state_of(at, 2) is ChunkState.MIGRATED
         paces.publish(at.ledger, at.run.id, verdict())
-        until(lambda: state_of(at, 2) is ChunkState.VERIFIED, seconds=20)
+        until(lambda: state_of(at, 2) is ChunkState.VERIFIED)
         # What a task returns is in its event, and there in Flower.
         told = f"'pace': '500 documents/s, set by {ANNA}'"
-        until(lambda: told in (tmp_path / "w1.log").read_text(), seconds=10)
+        until(lambda: told in (tmp_path / "w1.log").read_text())

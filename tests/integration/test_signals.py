@@ -80,7 +80,7 @@ def test_on_an_idle_server_every_signal_is_read_and_well_in_a_moment(sources: So
         took.append(time.perf_counter() - began)
     assert [reading.name for reading in readings] == list(SIGNALS)
     assert {reading.level for reading in readings} == {Level.OK}, readings
-    assert min(took) < 0.05
+    assert min(took) < 0.5
 
 
 def test_a_signal_that_is_off_is_not_read(sources: Sources) -> None:
@@ -112,7 +112,7 @@ def tripped(sources: Sources, text: str, level: Level) -> Reading | None:
 
 
 def awaited(condition: Callable[[], Reading | None]) -> Reading:
-    reading = until(condition, seconds=20, what="it never trips")
+    reading = until(condition, what="it never trips")
     assert reading is not None
     return reading
 
@@ -143,7 +143,7 @@ def test_a_probe_that_does_not_end_is_given_up_and_is_hard(
         reading = one(sources, "probe-latency=100:1200")
         took = time.monotonic() - began
     assert reading.level is Level.HARD
-    assert took < 2.5
+    assert took < 3.9
     assert sources.probe is not None
     assert sources.probe.count_documents({}) <= 1
 
@@ -161,7 +161,7 @@ def test_a_server_that_does_not_answer_costs_a_second_and_gives_no_reading(
         began = time.monotonic()
         assert read_all(sources, only("cache-dirty=on")) == []
         took = time.monotonic() - began
-    assert took < 2.0
+    assert took < 3.9
 
 
 def test_a_command_that_fails_for_another_cause_gives_no_reading(
@@ -392,11 +392,11 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
     line = script(tmp_path, f"sleep 60 & echo $! >{children}; wait")
     began = time.monotonic()
     reading = read_command(line, ANY, seconds=0.5)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 30
     assert reading.level is Level.HARD
     assert reading.sentence == "command was killed after 0.5 s without an end"
     child = int(children.read_text())
-    until(lambda: not is_running(child), seconds=5, what="its child lives on")
+    until(lambda: not is_running(child), what="its child lives on")
 
 
 def test_a_command_that_ends_leaves_nothing_behind_and_is_not_waited_for(tmp_path: Path) -> None:
@@ -404,9 +404,9 @@ def test_a_command_that_ends_leaves_nothing_behind_and_is_not_waited_for(tmp_pat
     line = script(tmp_path, f"sleep 60 & echo $! >{children}; echo 4")
     began = time.monotonic()
     assert read_command(line, ANY).observed == 4
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 30
     child = int(children.read_text())
-    until(lambda: not is_running(child), seconds=5, what="its child lives on")
+    until(lambda: not is_running(child), what="its child lives on")
 
 
 def is_running(process: int) -> bool:

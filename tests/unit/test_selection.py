@@ -79,7 +79,13 @@ def test_nothing_and_spans_out_of_order_are_no_selection(
     spans: tuple[tuple[int, int], ...],
 ) -> None:
     with pytest.raises(ValueError, match=r"^the spans of a selection are in order"):
-        Selection.from_document(spans)
+        Selection(spans)
+
+
+def test_the_ledger_may_hold_halves_of_divided_chunks_behind_the_spans() -> None:
+    assert str(Selection.from_document([[2, 3], [34, 34], [36, 36], [35, 35]])) == "2-3,34-36"
+    with pytest.raises(ValueError, match=r"^the spans of a selection are in order"):
+        Selection.from_document([])
 
 
 def test_the_query_is_one_clause_for_a_span_and_no_long_list_of_clauses() -> None:
