@@ -8,23 +8,26 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from pymongo import MongoClient
 
-from mongosplit.errors import MongosplitError
+from mongosplit.errors import Failed, MongosplitError
 from mongosplit.settings import PREFIX
-from ops.embedded import EmbeddedServers
+from ops.compose import FILE, made_up, read
+from ops.launched import Launched, prepared
 from ops.seed import seed
 from producer import console
 from producer.leash import leashed
 from producer.options import report_error
 
 DATABASE = "shop"
-WORKERS = 2
+WORKERS = ("worker", "worker-rollback", "worker-sync")
 WAVE = 10
+READY_SECONDS, POLL_SECONDS = 60.0, 0.2
 STOP_SECONDS = 30
 
 
@@ -34,29 +37,37 @@ STOP_SECONDS = 30
 def demo(users: int, hostile: float) -> None:
     """Seed users, split them with real Celery workers, verify every byte, and sum up."""
     with tempfile.TemporaryDirectory(prefix="mongosplit-demo-") as folder:
-        console.say("1  an embedded MongoDB replica set and Redis", style="bold")
-        with EmbeddedServers(Path(folder) / "servers") as servers:
-            environment = _environment(servers)
+        console.say("1  MongoDB, Redis and the workers of docker-compose.yml, here", style="bold")
+        with prepared(read(FILE, made_up("demo")), Path(folder)) as launched:
+            for name in WORKERS:
+                launched.start(name)
+            environment = _environment(launched)
             console.say(f"2  {users:,} users of a marketplace", style="bold")
-            _seed(servers.mongo_url, users, hostile)
+            _seed(environment[PREFIX + "MONGO_URL"], users, hostile)
+            _expect_workers(launched)
             console.say("3  the split", style="bold")
             code = _type("plan users --yes", environment, folder)
-            start = f"start users --yes --local-workers {WORKERS} --wave-size {WAVE}"
-            code = code or _type(start, environment, folder)
+            code = code or _type(f"start users --yes --wave-size {WAVE}", environment, folder)
             code = code or _type("quarantine list users --limit 5", environment, folder)
     if not code:
-        console.say("\nNothing is left running. To play with servers that stay: mongosplit dev")
+        console.say("\nNothing is left running. To play with all of it: mongosplit dev")
     sys.exit(code)
 
 
-def _environment(servers: EmbeddedServers) -> dict[str, str]:
+def _environment(launched: Launched) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return {
-        **clean,
-        PREFIX + "MONGO_URL": servers.mongo_url,
-        PREFIX + "REDIS_URL": servers.redis_url,
-        PREFIX + "DATABASE": DATABASE,
-    }
+    ours = launched.environment("producer").items()
+    return clean | {name: value for name, value in ours if name.startswith(PREFIX)}
+
+
+def _expect_workers(launched: Launched) -> None:
+    """Wait for the first word of each; `Failed` with its last one when it has none to say."""
+    deadline = time.monotonic() + READY_SECONDS
+    for name in WORKERS:
+        while " ready." not in launched.log(name).read_text(errors="replace"):
+            if name in launched.ended() or time.monotonic() > deadline:
+                raise Failed(f"{name} does not work: {launched.last_said(name)}")
+            time.sleep(POLL_SECONDS)
 
 
 def _seed(mongo_url: str, users: int, hostile: float) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from ops.compose import FILE, Launched, prepared, read
+from ops.compose import FILE, read
+from ops.launched import Launched, prepared
 from ops.seed import seed
 from tests.conditions import until
 
