@@ -71,7 +71,7 @@ def drive(
                 doctor.throughput = tick.rate
                 guard.look(at, tick.run, tick.eta_seconds)
                 on_tick(tick)
-                over = _is_undone(at, tick) if undo_only else _is_over(at, tick, stay=stay)
+                over = _is_undone(at, tick) if undo_only else is_over(at, tick, stay=stay)
                 if over or stop.wait(TICK_SECONDS):
                     return tick
     finally:
@@ -128,7 +128,8 @@ def _settled(at: OpenRun, tick: Tick, eyes: Eyes) -> Run:
     return run
 
 
-def _is_over(at: OpenRun, tick: Tick, *, stay: bool) -> bool:
+def is_over(at: OpenRun, tick: Tick, *, stay: bool) -> bool:
+    """Whether nobody needs to drive the run any more, as this tick left it."""
     run = tick.run
     if run.state in FINISHED or run.state is RunState.PLANNED:
         return not tick.to_undo
@@ -141,7 +142,8 @@ def _is_over(at: OpenRun, tick: Tick, *, stay: bool) -> bool:
         return not chunks.numbers(at.ledger, run.id, chunks.WANTED, limit=1)
     if run.state is RunState.PAUSED:
         return run.resting or not stay or run.asked.get("actor") in STOPPERS
-    return run.state is not RunState.RUNNING or not settling.is_wanted(at, run)
+    # What ended since this tick began is settled by the next one: only failed chunks keep it so.
+    return run.state is not RunState.RUNNING or settling.is_stuck(at, run)
 
 
 def _is_undone(at: OpenRun, tick: Tick) -> bool:

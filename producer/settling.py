@@ -60,17 +60,27 @@ def is_wanted(at: OpenRun, run: Run) -> bool:
     return bool(chunks.numbers(at.ledger, run.id, migrating.wanted(run), limit=1))
 
 
+def has_failed(at: OpenRun, run: Run) -> bool:
+    """Whether chunks have used up their tries."""
+    failed = {"state": ChunkState.FAILED.value}
+    return bool(chunks.numbers(at.ledger, run.id, failed, limit=1))
+
+
+def is_stuck(at: OpenRun, run: Run) -> bool:
+    """Whether a running run has nothing to send, and failed chunks keep it from its rest."""
+    return not is_wanted(at, run) and has_failed(at, run)
+
+
 def settle_running(at: OpenRun, tick: Tick) -> Run:
     """Stop a run in which too much fails; move one on that has nothing left to send."""
     run = tick.run
     if breaker.trip(at.ledger, run, tick.totals):
         return runs.get(at.ledger, run.id)
-    failed = {"state": ChunkState.FAILED.value}
     if is_wanted(at, run):
         return run
     if all(state in ("migrated", "verified") for state in tick.totals):
         return runs.move(at.ledger, run.id, RunState.MIGRATED)
-    if chunks.numbers(at.ledger, run.id, failed, limit=1) or verifying.is_left(at, run):
+    if has_failed(at, run) or verifying.is_left(at, run):
         return run
     return runs.move(at.ledger, run.id, RunState.PAUSED, why=_partly(run), resting=True)
 

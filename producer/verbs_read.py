@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 
 import click
@@ -82,14 +83,19 @@ def status_(
 ) -> None:
     """Where a run stands, and what to type next."""
     with connected(settings, context.obj) as at:
-        while True:
+
+        def show() -> None:
             facts = status.facts(at.ledger, at.run(name or settings.migration))
             if output == "json":
                 console.print_json(facts)
-            else:
-                if watch:
-                    console.data.clear()
-                tables.summary(facts)
-            if not watch:
                 return
-            time.sleep(WATCH_SECONDS)
+            if watch:
+                console.data.clear()
+            tables.summary(facts)
+
+        # Ctrl-C is how watching ends, and stops nothing.
+        with suppress(KeyboardInterrupt) if watch else nullcontext():
+            show()
+            while watch:
+                time.sleep(WATCH_SECONDS)
+                show()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from mongosplit.ledger.book import Ledger
 from mongosplit.ledger.quarantine import Which
 from mongosplit.model import ChunkState, Run, RunState
 from mongosplit.open_run import OpenRun
-from producer import settling
+from producer import driver, settling
+from producer.tick import Tick
 from tests.integration.conftest import (
     ABSENT,
     Begin,
@@ -94,6 +96,22 @@ def test_paused_is_said_only_when_nobody_is_at_work(begin: Begin) -> None:
         OPERATOR,
         "tea",
     )
+
+
+def test_a_driver_leaves_a_running_run_for_failed_chunks_only(begin: Begin) -> None:
+    at = begin(users(4), chunk_size=2)
+    run = put_run(at, RunState.RUNNING, selection=[[1, 1]], verification=1)
+    migrated(at, 1)
+    verified_all(at)
+    # What a driver saw before chunk 1 was verified is old: the next look brings the run to rest.
+    tick = Tick(run, tally.totals(at.ledger, run.id), 0.0, 0)
+    assert not driver.is_over(at, tick, stay=True)
+    rested = settling.settle_running(at, tick)
+    assert (rested.state, rested.resting) == (RunState.PAUSED, True)
+    assert driver.is_over(at, replace(tick, run=rested), stay=True)
+    for n in chunks.numbers(at.ledger, at.run.id, {"state": ChunkState.PENDING.value}):
+        put_state(at, ChunkState.FAILED, n)
+    assert driver.is_over(at, replace(tick, run=put_run(at, RunState.RUNNING)), stay=True)
 
 
 def bad(n: int) -> Document:
