@@ -99,10 +99,7 @@ class Selection:
 
     @classmethod
     def from_document(cls, document: Sequence[Sequence[int]]) -> Self:
-        """The selection that `to_document` wrote; ValueError when it is not one.
-
-        A chunk that was divided has put its other half behind the spans, in no order.
-        """
+        """What `to_document` wrote, and halves of divided chunks behind it; ValueError for none."""
         return cls.merged((first, last) for first, last in document)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,22 +14,19 @@ from types import TracebackType
 from typing import Self
 
 from bson import ObjectId
-from pymongo.errors import PyMongoError
 
 from mongosplit import raw
 from mongosplit.mongo import Client, exact, raw_documents
 from ops.load.clerk import Clerk
 from ops.load.customers import Customers
 from ops.load.habits import Habits
-from ops.load.intent import Intent
 from ops.load.journal import Journal, known
 from ops.load.latency import Sample, errors
 from ops.load.roster import Roster
+from ops.load.working import Due, Working
 from ops.seed_hostile import Draw
 
 SOURCE = "users"
-OVERTIME_SECONDS = 10.0
-"""How long after its end a run does what it should have begun before."""
 
 USUAL = Habits()
 
@@ -96,7 +92,7 @@ class Application:
             for _ in range(threads)
         ]
         self._threads = [
-            _Thread(
+            Working(
                 Clerk(self._data, SOURCE, session, roster, journal),
                 roster,
                 Customers(
@@ -127,7 +123,7 @@ class Application:
         with ThreadPoolExecutor(len(self._threads)) as pool:
             firsts = [began + number / self.rate for number in range(len(self._threads))]
             working = [
-                pool.submit(thread.run, _Due(first, every, began + seconds), stopping)
+                pool.submit(thread.run, Due(first, every, began + seconds), stopping)
                 for thread, first in zip(self._threads, firsts, strict=True)
             ]
             found = [one.result() for one in working]
@@ -185,66 +181,3 @@ class Application:
 
     def _fresh(self) -> str:
         return f"{self._token}-{next(self._numbers)}"
-
-
-@dataclass(frozen=True)
-class _Due:
-    """When operations are due, on the monotonic clock."""
-
-    first: float
-    every: float
-    end: float
-
-
-class _Thread:
-    def __init__(self, clerk: Clerk, roster: Roster, customers: Customers) -> None:
-        self._clerk, self._roster, self._customers = clerk, roster, customers
-        self._next: deque[Intent] = deque()
-
-    def run(self, due: _Due, stopping: Event) -> tuple[list[Sample], int]:
-        """The operations of one run, and how many were due but not begun."""
-        samples: list[Sample] = []
-        start = due.first
-        for number in itertools.count(1):
-            # Before it is due, for only the server's part is to be felt.
-            self._prepare()
-            wait = min(start, due.end) - time.monotonic()
-            stopped = stopping.wait(wait) if wait > 0 else stopping.is_set()
-            if start >= due.end or stopped or -wait > OVERTIME_SECONDS + due.end - start:
-                break
-            operation, error = self._one()
-            samples.append(Sample(operation, start, time.monotonic() - start, error))
-            start = due.first + number * due.every
-        missed = 0 if stopping.is_set() else max(0, int((due.end - start) / due.every))
-        for key in [*self._roster.unsettled]:
-            if not self._settle(key):
-                break
-        return samples, missed
-
-    def _one(self) -> tuple[str, str]:
-        """Carry out what is due now; returns its name and the driver's error."""
-        if (unsettled := next(iter(self._roster.unsettled), None)) is not None:
-            return "settle", self._error_of_settling(unsettled)
-        self._prepare()
-        intent = self._next.popleft()
-        try:
-            self._clerk.carry_out(intent)
-        except PyMongoError as error:
-            # What was to follow rests on this one.
-            self._next.clear()
-            return intent.operation, type(error).__name__
-        return intent.operation, ""
-
-    def _prepare(self) -> None:
-        if not self._next and not self._roster.unsettled:
-            self._next.extend(self._customers.next())
-
-    def _settle(self, key: raw.Value) -> bool:
-        return not self._error_of_settling(key)
-
-    def _error_of_settling(self, key: raw.Value) -> str:
-        try:
-            self._clerk.settle(key)
-        except PyMongoError as error:
-            return type(error).__name__
-        return ""

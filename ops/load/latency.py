@@ -13,13 +13,15 @@ from typing import Any
 class Sample:
     """One operation: when it was meant to begin and how long from then it took, in seconds.
 
-    `error` is the name of the driver's error, empty when the operation was acknowledged.
+    `error` is the name of the driver's error, empty when the operation was acknowledged. For
+    `starved` of the seconds the application's own thread was ready, and no core was free for it.
     """
 
     operation: str
     start: float
     seconds: float
     error: str = ""
+    starved: float = 0.0
 
 
 @dataclass(frozen=True)

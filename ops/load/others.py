@@ -1,4 +1,4 @@
-"""How many cores were kept busy by what is neither this process nor anything it has started."""
+"""What other work does to a measurement: cores that it keeps busy, waits for a core."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ def read() -> Reading:
     """The clocks now; `others` is None where the machine has no /proc."""
     clocks = meter.read(os.getpid())
     return Reading(clocks.wall, None if clocks.machine is None else clocks.machine - _ours())
+
+
+def starved() -> float:
+    """Seconds that the calling thread was ready and no core was free; 0 where nobody tells."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 def _ours() -> float:

@@ -39,6 +39,11 @@ class Phase:
         """Percentiles over all operations."""
         return summary(one.seconds for one in self.passed.samples)
 
+    @property
+    def served(self) -> Summary:
+        """The same without the application's own waiting for a core of this machine."""
+        return summary(max(0.0, one.seconds - one.starved) for one in self.passed.samples)
+
     def to_document(self, idle: Summary) -> dict[str, Any]:
         """Everything but the single latencies, for JSON."""
         felt = self.felt
@@ -48,6 +53,7 @@ class Phase:
             **felt.to_document(),
             "p50_to_idle": ratio(felt.p50, idle.p50),
             "p99_to_idle": ratio(felt.p99, idle.p99),
+            "served": self.served.to_document(),
             "errors": self.passed.errors,
             "unstarted": self.passed.unstarted,
             "rate": self.passed.rate,

@@ -28,6 +28,7 @@ def phases(measured: Sequence[Phase], rate: float, drift: float) -> None:
     headings = (
         "p50 to\nidle",
         "p99 to\nidle",
+        "p99 ms but\nfor cores",
         "errors",
         "rate/s",
         "users\nsplit/s",
@@ -41,6 +42,7 @@ def phases(measured: Sequence[Phase], rate: float, drift: float) -> None:
             *_numbers(felt),
             _number(ratio(felt.p50, idle.p50)),
             _number(ratio(felt.p99, idle.p99)),
+            _number(phase.served.p99),
             f"{sum(passed.errors.values()):,}",
             f"{passed.rate:,.0f}",
             f"{phase.split:,.0f}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -321,6 +322,22 @@ def test_goals_are_measured_against_idle() -> None:
         (FLAT_OUT, "p99"): (5.0, False),
         (PACED, "p99"): (1.2, True),
     }
+
+
+def test_waiting_for_a_core_is_told_apart_from_waiting_for_an_answer() -> None:
+    spin = [sys.executable, "-c", "while True: pass"]
+    cores = os.cpu_count() or 1
+    before, hogs = others.starved(), [subprocess.Popen(spin) for _ in range(2 * cores)]
+    try:
+        until(lambda: sum(range(10**6)) and others.starved() > before + 0.05)
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+    samples = [Sample("login", 0.0, 0.050, starved=0.044), Sample("login", 1.0, 0.005)]
+    phase = Phase(FLAT_OUT, Passed(samples, 1.0))
+    assert phase.felt.most == pytest.approx(50)
+    assert phase.served.most == pytest.approx(6)
 
 
 def test_work_of_a_child_is_ours_while_it_lives_and_after_it_was_waited_for() -> None:
