@@ -7,6 +7,7 @@ its embedded servers.
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import socket
 from pathlib import Path
@@ -84,6 +85,9 @@ class Settings(BaseSettings):
     metrics: str = Field(
         "", description="where serve answers Prometheus, 127.0.0.1:9464; empty: nowhere"
     )
+    worker_metrics: str = Field(
+        "", description="where a worker answers Prometheus, 127.0.0.1:9465; empty: nowhere"
+    )
     max_attempts: int = Field(6, ge=1, le=100, description="tries of a chunk before it is failed")
     retry_seconds: float = Field(
         1.0, gt=0, le=60, description="first wait before another try; it doubles, up to 30 s"
@@ -134,7 +138,7 @@ class Settings(BaseSettings):
         except UsageError as error:
             raise ValueError(f"cannot be read: {error.message} ({error.hint})") from error
 
-    @field_validator("metrics")
+    @field_validator("metrics", "worker_metrics")
     @classmethod
     def _metrics_is_an_address(cls, text: str) -> str:
         if text and _address(text) is None:
@@ -145,6 +149,11 @@ class Settings(BaseSettings):
     def metrics_address(self) -> tuple[str, int] | None:
         """Host and port at which `serve` answers Prometheus; None: it does not."""
         return _address(self.metrics)
+
+    @property
+    def worker_metrics_address(self) -> tuple[str, int] | None:
+        """Host and port at which a worker answers Prometheus; None: it does not."""
+        return _address(self.worker_metrics)
 
     @property
     def data_database(self) -> str:
@@ -177,6 +186,11 @@ def _address(text: str) -> tuple[str, int] | None:
     if found is None or not 1 <= int(found[3]) <= 65_535:
         return None
     return found[1] or found[2], int(found[3])
+
+
+def tell_library(variable: str, value: str) -> None:
+    """Set a variable in the environment for a library that takes it from nowhere else."""
+    os.environ[variable] = value
 
 
 def flag(name: str) -> str:

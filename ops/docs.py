@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mongosplit import coverage, users
+from mongosplit import coverage, series, users
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -20,7 +20,21 @@ def users_mapping() -> str:
     )
 
 
-PAGES = {"users-mapping.md": users_mapping}
+def metrics() -> str:
+    """The page on every series that Prometheus may ask for."""
+    return (
+        "# Metrics\n\n"
+        "Every series, from `mongosplit/series.py` by `make docs`. How they are exposed is told\n"
+        "in [deploying](deploying.md#metrics), what to do about an alert in\n"
+        "[operating](operating.md#what-if).\n\n"
+        "The producer's are read off the ledger at each scrape, for each unfinished run and the\n"
+        "newest one. A worker counts what its processes do, from its start; Prometheus stores a\n"
+        "counter with `_total` behind its name, a histogram as `_bucket`, `_sum` and `_count`.\n"
+        "No label is the number of a chunk or the id of a document.\n\n" + series.table()
+    )
+
+
+PAGES = {"users-mapping.md": users_mapping, "metrics.md": metrics}
 
 
 def main() -> None:

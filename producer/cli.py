@@ -9,6 +9,7 @@ import click
 from mongosplit.errors import MongosplitError
 from producer import (
     console,
+    verbs_dashboard,
     verbs_doctor,
     verbs_drill,
     verbs_follow,
@@ -58,6 +59,7 @@ for verb in (
     verbs_history.history,
     verbs_follow.follow,
     verbs_serve.serve,
+    verbs_dashboard.dashboard_,
 ):
     mongosplit.add_command(verb)
 

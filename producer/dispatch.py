@@ -46,8 +46,9 @@ def send_wave(wave: Wave, pace: str) -> None:
     """
     key = f"{wave.run}:{wave.n}"
     header = (_chunk(wave.run, n, wave.n, pace) for n in wave.chunks)
-    callback = close_wave.si(key).set(queue="verify", argsrepr=f"{wave.run} wave {wave.n}")
-    callback.on_error(close_wave.si(key).set(queue="verify"))
+    seen = {"argsrepr": f"{wave.run} wave {wave.n}", "kwargsrepr": f"{len(wave.chunks)} chunks"}
+    callback = close_wave.si(key).set(queue="verify", **seen)
+    callback.on_error(close_wave.si(key).set(queue="verify", **seen))
     with broker_errors():
         chord(header, app=app)(callback)
 
@@ -63,13 +64,13 @@ def send_rollbacks(run: str, numbers: Iterable[int]) -> None:
     """Send chunks to be rolled back, each on its own; a double is harmless."""
     with broker_errors():
         for n in numbers:
-            seen = {"argsrepr": f"{run} #{n}", "kwargsrepr": "rollback"}
+            seen = {"argsrepr": f"{run} #{n}", "kwargsrepr": "attempt 1, rollback"}
             rollback_chunk.apply_async((run, n), queue="rollback", **seen)
 
 
 def _chunk(run: str, n: int, wave: int, pace: str):  # type: ignore[no-untyped-def] # celery has no types
     which = f"wave {wave}" if wave else "sent again"
-    seen = {"argsrepr": f"{run} #{n}", "kwargsrepr": f"{which}, {pace}"}
+    seen = {"argsrepr": f"{run} #{n}", "kwargsrepr": f"attempt 1, {which}, {pace}"}
     return migrate_chunk.s(run, n, wave).set(queue="migrate", **seen)
 
 
@@ -91,6 +92,17 @@ def listeners(queue: str) -> list[str]:
     """
     with broker_errors():
         return sorted(name for name, queues in presence.present().items() if queue in queues)
+
+
+def unheard(queues: Iterable[str]) -> list[str]:
+    """Those of the queues on which no living worker listens, as one short look at Redis shows.
+
+    Raises:
+        BrokerAway: Redis does not answer at once.
+    """
+    with broker_errors():
+        heard = {queue for sign in presence.glance().values() for queue in sign.queues}
+    return [queue for queue in queues if queue not in heard]
 
 
 def somebody_listens(queue: str) -> bool:

@@ -1,10 +1,10 @@
-"""What Prometheus is told of the runs: every series in one table, read off the ledger."""
+"""What Prometheus is told of each run: how each of the producer's series is read off the ledger."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -12,16 +12,32 @@ from typing import Any
 from celery.utils.time import rate as celery_rate
 from prometheus_client.core import GaugeMetricFamily
 
-from mongosplit.ledger import dirty, followers, foreign, tally
-from mongosplit.ledger.book import Ledger
+from mongosplit import series
+from mongosplit.ledger import chunks, dirty, followers, foreign, kept, paces, runs, tally, waves
+from mongosplit.ledger.book import Ledger, now
 from mongosplit.ledger.followers import Position
+from mongosplit.ledger.leases import LEASE_SECONDS
 from mongosplit.ledger.paces import Limit, Pulse
 from mongosplit.model import APPLIED, ChunkState, Run, RunState
+from mongosplit.series import By, Series
 from producer import pacing_facts
 from worker import pacing
 
 Values = Iterable[tuple[tuple[str, ...], float]]
 """Numbers, each with the values of its labels besides the run."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who holds the run, and what it has sent: `lease_left` are seconds, below 0 once it ran out.
+
+    `lease_left` is None where nobody has the lease, or whoever had it gave it back.
+    """
+
+    lease_left: float | None = None
+    waves: int = 0
+    wave_chunks: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,7 @@ class Seen:
     run: Run
     pulse: Pulse
     moment: datetime
+    standing: Standing = field(default_factory=Standing)
 
     @cached_property
     def totals(self) -> dict[str, dict[str, int]]:
@@ -62,20 +79,61 @@ class Seen:
         """One of the sums, over applied chunks."""
         return sum(self.totals[state][name] for state in APPLIED if state in self.totals)
 
+    def of_state(self, state: ChunkState, name: str) -> int:
+        """One of the sums, over the chunks in a state."""
+        return self.totals.get(state.value, {}).get(name, 0)
+
+
+def see(ledger: Ledger, run: str) -> Seen:
+    """Look at a run; what only some series need is read when they are.
+
+    Raises:
+        pymongo.errors.PyMongoError: the ledger does not answer.
+    """
+    found = runs.get(ledger, run)
+    return Seen(ledger, found, paces.pulse(ledger, run), now(), _standing(ledger, run))
+
+
+def _standing(ledger: Ledger, run: str) -> Standing:
+    opened = waves.open_waves(ledger, run)
+    # Wave by wave: the numbers of all that may be sent at once are too many for one query.
+    wanted = [chunks.still(ledger, run, wave.chunks, chunks.WANTED) for wave in opened]
+    return Standing(
+        lease_left=_lease_left(ledger, run),
+        waves=len(opened),
+        wave_chunks=sum(map(len, wanted)),
+        kept=kept.count(ledger, run),
+    )
+
+
+def _lease_left(ledger: Ledger, run: str) -> float | None:
+    # By the server's clock, as the lease itself is.
+    left = {"$subtract": ["$lease.until", "$$NOW"]}
+    [row] = ledger["runs"].aggregate([{"$match": {"_id": run}}, {"$project": {"left": left}}])
+    return None if row.get("left") is None else float(row["left"]) / 1000
+
 
 @dataclass(frozen=True)
-class Series:
-    """One series of each run: a gauge, what it means, its labels besides `run`, how it is read."""
+class Reading:
+    """One series of each run: the entry of the table, and how its numbers are read."""
 
-    name: str
-    meaning: str
+    series: Series
     read: Callable[[Seen], Values]
-    labels: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The series' name without its prefix."""
+        return self.series.name
+
+    @property
+    def meaning(self) -> str:
+        """The series' help text."""
+        return self.series.meaning
 
     def family(self, runs_seen: Iterable[Seen]) -> GaugeMetricFamily:
         """The series with its numbers for these runs."""
-        name = f"mongosplit_{self.name}"
-        family = GaugeMetricFamily(name, self.meaning, labels=("run", *self.labels))
+        full_name, meaning = self.series.full_name, self.meaning
+        family = GaugeMetricFamily(full_name, meaning, labels=self.series.labels)
         for seen in runs_seen:
             for labels, value in self.read(seen):
                 family.add_metric((seen.run.id, *labels), value)
@@ -116,111 +174,51 @@ def _verdict_age(seen: Seen) -> Values:
     return _one(age) if seen.pulse.throttled and age is not None else []
 
 
+def _driver_seen(seen: Seen) -> Values:
+    left = seen.standing.lease_left
+    return () if left is None else _one(max(0.0, LEASE_SECONDS - left))
+
+
 def _followed(seen: Seen, number: Callable[[Position], float]) -> Values:
     return () if seen.position is None else _one(number(seen.position))
 
 
-SERIES = (
-    Series(
-        "run_state",
-        "1 for the state that the run is in, 0 for the others",
-        lambda seen: [((state.value,), float(state is seen.run.state)) for state in RunState],
-        labels=("state",),
+_READ: dict[str, Callable[[Seen], Values]] = {
+    "run_state": lambda seen: [
+        ((state.value,), float(state is seen.run.state)) for state in RunState
+    ],
+    "chunks": lambda seen: [
+        ((state.value,), float(seen.of_state(state, "chunks"))) for state in ChunkState
+    ],
+    "documents_migrated": lambda seen: _one(seen.applied("docs") - seen.applied("quarantined")),
+    "documents_quarantined": lambda seen: _one(seen.applied("quarantined")),
+    "documents_unverified": lambda seen: _one(seen.of_state(ChunkState.MIGRATED, "docs")),
+    "documents_kept": lambda seen: _one(seen.standing.kept),
+    "mismatches": lambda seen: _one(sum(seen.of_state(s, "mismatches") for s in ChunkState)),
+    "waves_open": lambda seen: _one(seen.standing.waves),
+    "wave_chunks_open": lambda seen: _one(seen.standing.wave_chunks),
+    "driver_alive": lambda seen: _one(float((seen.standing.lease_left or 0.0) > 0)),
+    "driver_seen_seconds": _driver_seen,
+    "pace_documents_per_second": lambda seen: _one(pacing.rate_of(seen.pulse, seen.moment)),
+    "rate_limit_documents_per_second": lambda seen: _one(seen.limit.rate),
+    "base_limit_documents_per_second": lambda seen: _one(
+        (seen.pulse.pace.get("base") or {}).get("rate")
     ),
-    Series(
-        "chunks",
-        "Chunks of the run by state",
-        lambda seen: [
-            ((state.value,), float(seen.totals.get(state.value, {}).get("chunks", 0)))
-            for state in ChunkState
-        ],
-        labels=("state",),
+    "pace_info": _pace,
+    "worker_rate_chunks_per_second": _per_worker,
+    "throttle_documents_per_second": lambda seen: _one(pacing.allowed_by_throttle(seen.pulse)),
+    "throttle_stopped": lambda seen: _one(float(pacing.is_stopped(seen.pulse))),
+    "throttle_verdict_age_seconds": _verdict_age,
+    "signal_observed": _signals,
+    "follower_alive": lambda seen: _followed(seen, lambda found: float(found.alive)),
+    "follower_lag_seconds": lambda seen: _followed(seen, lambda found: found.lag_seconds),
+    "follower_events": lambda seen: _followed(seen, lambda found: float(found.events)),
+    "follower_backlog_documents": lambda seen: _one(float(seen.backlog)),
+    "foreign_writes": lambda seen: (
+        ((row["collection"],), float(row["writes"])) for row in seen.foreign
     ),
-    Series(
-        "documents_migrated",
-        "Source documents whose parts are in the targets; goes down by rolling back",
-        lambda seen: _one(seen.applied("docs") - seen.applied("quarantined")),
-    ),
-    Series(
-        "documents_quarantined",
-        "Source documents that could not be split",
-        lambda seen: _one(seen.applied("quarantined")),
-    ),
-    Series(
-        "pace_documents_per_second",
-        "Documents per second that the fleet may do now: the lower of rate limit and throttle; "
-        "+Inf: any",
-        lambda seen: _one(pacing.rate_of(seen.pulse, seen.moment)),
-    ),
-    Series(
-        "rate_limit_documents_per_second",
-        "The rate limit in force, of the spell, the schedule or the base; +Inf: none",
-        lambda seen: _one(seen.limit.rate),
-    ),
-    Series(
-        "base_limit_documents_per_second",
-        "The rate limit that was set for good, whether or not a spell or a schedule holds now; "
-        "+Inf: none",
-        lambda seen: _one((seen.pulse.pace.get("base") or {}).get("rate")),
-    ),
-    Series(
-        "pace_info",
-        "1; where the rate limit in force comes from (base, spell, schedule, none), who set it, "
-        "and the signal that holds the run back below it",
-        _pace,
-        labels=("origin", "set_by", "held_back_by"),
-    ),
-    Series(
-        "worker_rate_chunks_per_second",
-        "Celery's own limit of each worker, in chunks per second; +Inf: none",
-        _per_worker,
-    ),
-    Series(
-        "throttle_documents_per_second",
-        "Documents per second that the throttle allows; +Inf: any",
-        lambda seen: _one(pacing.allowed_by_throttle(seen.pulse)),
-    ),
-    Series(
-        "throttle_stopped",
-        "1 while the throttle stops the run, also for want of a new verdict",
-        lambda seen: _one(float(pacing.is_stopped(seen.pulse))),
-    ),
-    Series(
-        "throttle_verdict_age_seconds",
-        "Age of the throttle's last verdict; older than 3 s stops the workers",
-        _verdict_age,
-    ),
-    Series(
-        "follower_alive",
-        "1 while somebody follows the writes to the source",
-        lambda seen: _followed(seen, lambda found: float(found.alive)),
-    ),
-    Series(
-        "follower_lag_seconds",
-        "How far behind the present the writes to the source are marked",
-        lambda seen: _followed(seen, lambda found: found.lag_seconds),
-    ),
-    Series(
-        "follower_events",
-        "Writes to the source that the follower has seen",
-        lambda seen: _followed(seen, lambda found: float(found.events)),
-    ),
-    Series(
-        "follower_backlog_documents",
-        "Documents that were written and are yet to be derived again",
-        lambda seen: _one(float(seen.backlog)),
-    ),
-    Series(
-        "foreign_writes",
-        "Writes of somebody else to an exclusive target",
-        lambda seen: (((row["collection"],), float(row["writes"])) for row in seen.foreign),
-        labels=("collection",),
-    ),
-    Series(
-        "signal_observed",
-        "What was last observed of a health signal, in the signal's own unit",
-        _signals,
-        labels=("signal",),
-    ),
+}
+SERIES = tuple(
+    Reading(entry, _READ[entry.name]) for entry in series.exposed_by(By.PRODUCER) if entry.labels
 )
-"""Everything that is told of a run: one more series is one more entry."""
+"""Everything that is told of a run."""

@@ -11,10 +11,10 @@ from prometheus_client.registry import Collector
 from pymongo import DESCENDING
 from pymongo.errors import PyMongoError
 
+from mongosplit import series
 from mongosplit.errors import Failed
-from mongosplit.ledger import paces, runs
-from mongosplit.ledger.book import Ledger, now
-from producer.metrics import SERIES, Seen
+from mongosplit.ledger.book import Ledger
+from producer.metrics import SERIES, see
 
 
 class Runs(Collector):
@@ -26,8 +26,8 @@ class Runs(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """All series of all runs; nothing but that it is away while the ledger does not answer."""
         try:
-            seen = [self._see(run) for run in self._runs()]
-            told = [series.family(seen) for series in SERIES]
+            seen = [see(self._ledger, run) for run in self._runs()]
+            told = [reading.family(seen) for reading in SERIES]
         except PyMongoError:
             yield _up(0.0)
             return
@@ -39,15 +39,10 @@ class Runs(Collector):
         newest = rows.find({}, ids).sort("created", DESCENDING).limit(1)
         return sorted({row["_id"] for row in (*rows.find({"unfinished": True}, ids), *newest)})
 
-    def _see(self, run: str) -> Seen:
-        found = runs.get(self._ledger, run)
-        return Seen(self._ledger, found, paces.pulse(self._ledger, run), now())
-
 
 def _up(value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(
-        "mongosplit_ledger_up", "1 when the ledger answered this scrape, 0 when not", value
-    )
+    [entry] = [entry for entry in series.SERIES if entry.name == "ledger_up"]
+    return GaugeMetricFamily(entry.full_name, entry.meaning, value)
 
 
 @contextmanager

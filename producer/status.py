@@ -14,7 +14,7 @@ from mongosplit.ledger.chunks import IS_APPLIED
 from mongosplit.model import APPLIED, ChunkState, Run, RunState
 from mongosplit.range_text import range_text
 from mongosplit.selection import Selection, brackets
-from producer import following_facts, pacing_facts
+from producer import following_facts, listening_facts, pacing_facts
 
 RATE_SECONDS = 10.0
 
@@ -67,6 +67,7 @@ def facts(ledger: Ledger, run: Run) -> dict[str, Any]:
         "seconds": _seconds(run),
         "waves": waves.count(ledger, run.id),
         "applied": _applied(ledger, run),
+        "listening": listening_facts.facts(ledger, run),
         "follower": follower,
         "kept": kept.count(ledger, run.id),
         "released": quarantine.released(ledger, run.id) if quarantined else 0,

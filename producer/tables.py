@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mongosplit.model import ChunkState
-from producer import following_facts, pacing_facts
+from producer import following_facts, listening_facts, pacing_facts
 from producer.console import counted, data, duration, say
 from producer.findings import Finding
 
@@ -61,6 +61,8 @@ def summary(facts: dict[str, Any]) -> None:
     data.print(f"verified     {_verification(facts)}")
     if facts["state"] in ("running", "pausing", "paused"):
         data.print(Text(f"pace         {pacing_facts.sentence(facts['pace'])}"))
+    for sentence in listening_facts.sentences(facts["listening"]):
+        data.print(Text(f"workers      {sentence}", style="yellow"))
     _follower(facts)
     if documents["adopted"]:
         data.print(f"adopted      {documents['adopted']:,} subscribers the application had already")

@@ -22,7 +22,7 @@ VISIBILITY_SECONDS = 600
 """Longer than a task at its hard limit, its longest countdown and a wait for a permit together."""
 LONGEST_COUNTDOWN_SECONDS = 30
 
-app = Celery("mongosplit", include=["worker.tasks", "worker.syncing"])
+app = Celery("mongosplit", include=["worker.tasks", "worker.syncing", "worker.start"])
 app.conf.update(
     task_serializer="json",
     result_serializer="json",

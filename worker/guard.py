@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from worker.app import LONGEST_COUNTDOWN_SECONDS, SOFT_SECONDS
 log = logging.getLogger(__name__)
 
 FENCE_SECONDS = 2.0
+_ATTEMPT = re.compile(r"^attempt \d+, ")
 NOTICED_SECONDS = 0.1
 """From how long a wait the pace is told with the outcome."""
 
@@ -81,7 +83,8 @@ def carry_out(task: Task, duty: Duty) -> dict[str, Any]:
 
 def _work(task: Task, duty: Duty) -> dict[str, Any]:
     holder = place.name_of(task.request.hostname)
-    at = place.opened(duty.run, holder)
+    with explained_chunk(duty.run, duty.n):
+        at = place.opened(duty.run, holder)
     attempt = Attempt(
         worker=holder,
         task=task.request.id or "",
@@ -119,17 +122,27 @@ def _again_or_give_up(task: Task, duty: Duty, error: TransientError) -> dict[str
     if tries >= most:
         return _give_up(task, duty, Failed(f"{error.message}; tried {tries} times"))
     longest = min(LONGEST_COUNTDOWN_SECONDS, place.settings().retry_seconds * 2**tries)
-    _again(task, duty, random.uniform(0.5, 1.0) * longest, error)
+    _again(task, duty, random.uniform(0.5, 1.0) * longest, error, attempt=tries + 1)
 
 
-def _again(task: Task, duty: Duty, seconds: float, error: MongosplitError) -> NoReturn:
+def _again(
+    task: Task, duty: Duty, seconds: float, error: MongosplitError, *, attempt: int | None = None
+) -> NoReturn:
     log.info("%s waits %.1f s: %s", duty, seconds, error.message)
     try:
         moment = now() + timedelta(seconds=seconds + 1)
         claims.wait_until(place.ledger(), duty.kind, duty.run, duty.n, moment)
     except PyMongoError:
         log.info("%s: the ledger does not answer, so the wait is not noted", duty)
-    raise task.retry(countdown=seconds, max_retries=None)
+    raise task.retry(countdown=seconds, max_retries=None, **_shown(task, attempt))
+
+
+def _shown(task: Task, attempt: int | None) -> dict[str, str]:
+    """How the next message of the chunk is shown in Flower: as this one, with its attempt."""
+    told = task.request.get("kwargsrepr") or ""
+    if attempt is not None:
+        told = f"attempt {attempt}, {_ATTEMPT.sub('', told)}"
+    return {"argsrepr": task.request.get("argsrepr") or "", "kwargsrepr": told}
 
 
 def _give_up(task: Task, duty: Duty, error: MongosplitError) -> dict[str, Any]:

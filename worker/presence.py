@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import redis
 from celery import signals
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from mongosplit import definition, pipelines
 from mongosplit.errors import MongosplitError
@@ -31,6 +33,7 @@ PREFIX = "mongosplit:worker:"
 SINCE = "mongosplit:presence-since"
 """When presence began: a wipe takes it away, and absence proves nothing until it is old again."""
 EXPIRES_SECONDS = 10
+GLANCE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,29 @@ def signs() -> dict[str, Sign]:
     Raises:
         redis.RedisError: Redis is away.
     """
+    return _signs(connection())
+
+
+def glance() -> dict[str, Sign]:
+    """The same for somebody who only looks, and would rather not know than wait.
+
+    Raises:
+        redis.RedisError: Redis does not answer at once.
+    """
+    never_twice = Retry(NoBackoff(), 0)
+    with redis.Redis.from_url(
+        str(app.conf.broker_url),
+        socket_timeout=GLANCE_SECONDS,
+        socket_connect_timeout=GLANCE_SECONDS,
+        retry=never_twice,
+    ) as hasty:
+        return _signs(hasty)
+
+
+def _signs(at: redis.Redis) -> dict[str, Sign]:
     found: dict[str, Sign] = {}
-    for key in connection().scan_iter(match=PREFIX + "*", count=500):
-        together = connection().pipeline()
+    for key in at.scan_iter(match=PREFIX + "*", count=500):
+        together = at.pipeline()
         together.get(key)
         together.pttl(key)
         together.time()

@@ -18,7 +18,7 @@ from mongosplit.errors import MongosplitError, TransientError
 from mongosplit.ledger import followers
 from mongosplit.ledger.claims import Attempt
 from mongosplit.open_run import OpenRun
-from worker import place, presence
+from worker import metrics, place, presence
 from worker.app import HARD_SECONDS, SOFT_SECONDS, app
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ def sync_chunks(self: Task, run: str, part: int, parts: int) -> dict[str, Any]:
     try:
         at = place.opened(run, holder)
     except MongosplitError as error:
-        return _obstacle(run, part, error)
-    return carry_out(at, part, parts, worker=holder, task=self.request.id or "")
+        return metrics.synced(_obstacle(run, part, error))
+    return metrics.synced(carry_out(at, part, parts, worker=holder, task=self.request.id or ""))
 
 
 def carry_out(at: OpenRun, part: int, parts: int, *, worker: str, task: str = "") -> dict[str, Any]:

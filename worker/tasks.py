@@ -11,7 +11,8 @@ from mongosplit.ledger import checked, chunks
 from mongosplit.ledger.book import Ledger
 from worker import pacing, place
 from worker.app import HARD_SECONDS, SOFT_SECONDS, app
-from worker.guard import Duty, carry_out
+from worker.guard import Duty
+from worker.metrics import carry_out
 from worker.verification import close_and_verify, roll_back_and_verify
 
 CHUNK: dict[str, Any] = {

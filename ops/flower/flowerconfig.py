@@ -1,7 +1,8 @@
 """How Flower is run: read only, behind a password, with a bounded memory that survives restarts.
 
-The password comes as FLOWER_BASIC_AUTH, the file of its memory as FLOWER_DB; what is set here
-cannot be changed by the environment, only on Flower's own command line.
+The password comes as FLOWER_BASIC_AUTH, the file of its memory as FLOWER_DB, the path at which a
+proxy has it as FLOWER_URL_PREFIX; what is set here cannot be changed by the environment, only on
+Flower's own command line.
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mongosplit.ledger import followers, paces, runs
+from mongosplit.ledger import followers, leases, paces, runs, waves
 from mongosplit.ledger.book import Ledger
 from mongosplit.model import RunState
 from mongosplit.mongo import connect
 from producer.metrics import SERIES
 from producer.scrape import served
 from tests.conditions import until
-from tests.integration.conftest import Begin, Client, users
+from tests.integration.conftest import Begin, Client, migrated, users, verified
 
 LIMIT = "mongosplit_rate_limit_documents_per_second"
 Told = dict[tuple[str, ...], float]
@@ -61,10 +61,57 @@ def test_every_series_is_told_of_a_run_and_a_new_pace_is_seen(
         assert found["mongosplit_run_state"][run, "running"] == 1.0
         assert found["mongosplit_ledger_up"] == {(): 1.0}
         silent = {"throttle_verdict_age_seconds", "signal_observed", "foreign_writes"}
+        silent.add("driver_seen_seconds")
         named = {f"mongosplit_{series.name}" for series in SERIES if series.name not in silent}
         assert named <= set(found)
     with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
         scrape(port)
+
+
+def test_a_lease_that_ran_out_is_told_with_its_age_and_one_given_back_is_not(
+    begin: Begin, ledger: Ledger, port: int
+) -> None:
+    run = begin(users(5)).run.id
+    alive, age = "mongosplit_driver_alive", "mongosplit_driver_seen_seconds"
+    with served(ledger, ("127.0.0.1", port)):
+        assert scrape(port)[alive] == {(run,): 0.0}
+        assert age not in scrape(port)
+        leases.hold(ledger, run, "a driver")
+        assert scrape(port)[alive] == {(run,): 1.0}
+        assert scrape(port)[age][(run,)] < 15
+        ledger["runs"].update_one(
+            {"_id": run}, [{"$set": {"lease.until": {"$subtract": ["$$NOW", 60_000]}}}]
+        )
+        assert scrape(port)[alive] == {(run,): 0.0}
+        assert 75 <= scrape(port)[age][(run,)] < 300
+        leases.let_go(ledger, run, "a driver")
+        assert age not in scrape(port)
+
+
+def test_the_wave_depth_is_what_is_yet_to_be_migrated_of_open_waves(
+    begin: Begin, ledger: Ledger, port: int
+) -> None:
+    at = begin(users(40), chunk_size=5)
+    run = at.run.id
+    for numbers in ((1, 2, 3), (4, 5)):
+        waves.open_next(ledger, run, numbers)
+    with served(ledger, ("127.0.0.1", port)):
+        assert depth(port) == ({(run,): 2.0}, {(run,): 5.0})
+        for n in (1, 4):
+            migrated(at, n)
+        assert depth(port) == ({(run,): 2.0}, {(run,): 3.0})
+        assert scrape(port)["mongosplit_documents_unverified"] == {(run,): 10.0}
+        waves.close(ledger, run, 1, "a test")
+        assert depth(port) == ({(run,): 1.0}, {(run,): 1.0})
+        verified(at, 1)
+        assert scrape(port)["mongosplit_documents_unverified"] == {(run,): 5.0}
+        assert scrape(port)["mongosplit_mismatches"] == {(run,): 0.0}
+        assert scrape(port)["mongosplit_documents_kept"] == {(run,): 0.0}
+
+
+def depth(port: int) -> tuple[Told, Told]:
+    found = scrape(port)
+    return found["mongosplit_waves_open"], found["mongosplit_wave_chunks_open"]
 
 
 def test_a_finished_run_is_told_of_while_it_is_the_newest(

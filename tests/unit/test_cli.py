@@ -34,7 +34,7 @@ EXIT_CODES = {
 }
 VERBS = ["check", "coverage", "plan", "drill", "start", "status", "pause", "resume", "cancel"]
 VERBS += ["pace", "verify", "retry", "rollback", "quarantine", "kept", "history", "serve", "follow"]
-VERBS += ["doctor"]
+VERBS += ["doctor", "dashboard"]
 CHANGING = {"plan", "drill", "start", "pause", "resume", "cancel", "retry", "rollback"}
 CHANGING |= {"pace", "follow", "quarantine retry", "quarantine release"}
 LINES = {"quarantine export", "kept export"}
@@ -95,7 +95,7 @@ def test_every_verb_that_needs_servers_takes_every_setting(line: str) -> None:
     options = {name for option in TYPED[line].params for name in option.opts}
     assert {flag(name) for name in Settings.model_fields} <= options
     assert ("--yes" in options) == (line in CHANGING)
-    assert ("--output" in options) == (line not in LINES | {"serve", "follow"})
+    assert ("--output" in options) == (line not in LINES | {"serve", "follow", "dashboard"})
 
 
 def test_help_and_version_tell_the_exit_codes_and_the_package(

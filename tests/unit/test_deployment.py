@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from mongosplit.errors import UsageError
+from mongosplit.series import SERIES
 from mongosplit.settings import Settings
 from ops.compose import FILE, filled_in, read
-from producer.metrics import SERIES
 from worker.app import HARD_SECONDS, QUEUES
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,8 @@ def units() -> Iterator[tuple[str, configparser.SectionProxy]]:
     for path in sorted((OPS / "systemd").glob("*.service")):
         unit = configparser.ConfigParser(interpolation=None, strict=True)
         unit.optionxform = str  # type: ignore[assignment,method-assign]
-        unit.read_string(path.read_text())
+        # systemd takes this one several times; the file of an instance may be missing.
+        unit.read_string(path.read_text().replace("\nEnvironmentFile=-", "\n# "))
         yield path.name, unit["Service"]
 
 
@@ -275,16 +276,25 @@ def every_expression() -> Iterator[tuple[str, str]]:
 
 
 def test_every_metric_of_dashboard_alerts_and_autoscaler_exists_with_its_labels() -> None:
-    known = {f"mongosplit_{series.name}": {"run", *series.labels} for series in SERIES}
-    known["mongosplit_ledger_up"] = set()
+    known = {
+        sample: {*series.labels, *(["le"] if sample.endswith("_bucket") else [])}
+        for series in SERIES
+        for sample in series.samples
+    }
     used = set()
     for where, expression in every_expression():
         for name, selector in re.findall(r"\b(mongosplit_\w+)(?:\{([^}]*)\})?", expression):
             labels = set(re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selector))
+            labels |= grouped_by(expression) if name.endswith("_bucket") else set()
             assert name in known, f"{where}: {name}"
             assert labels <= known[name], f"{where}: {labels - known[name]}"
             used.add(name)
-    assert used == set(known), "not on the dashboard"
+    unused = {series.name for series in SERIES if not used & set(series.samples)}
+    assert not unused, "not on the dashboard"
+
+
+def grouped_by(expression: str) -> set[str]:
+    return set(re.findall(r"\w+", ",".join(re.findall(r"\bby \(([^)]*)\)", expression))))
 
 
 def test_every_alert_says_what_to_do_and_where_it_is_told() -> None:
@@ -297,15 +307,54 @@ def test_every_alert_says_what_to_do_and_where_it_is_told() -> None:
         assert rule["labels"]["severity"] in ("page", "ticket"), rule["alert"]
 
 
+def test_every_alert_is_tested_in_trouble_and_at_rest() -> None:
+    [trouble, rest] = yaml.safe_load((OPS / "prometheus" / "alerts_test.yml").read_text())["tests"]
+    names = [rule["alert"] for rule in RULES]
+    for tests, fires in ((trouble, True), (rest, False)):
+        assert [test["alertname"] for test in tests["alert_rule_test"]] == names
+        assert all(bool(test["exp_alerts"]) is fires for test in tests["alert_rule_test"])
+
+
 def test_prometheus_asks_services_of_the_file_at_ports_they_have() -> None:
     config = yaml.safe_load((OPS / "prometheus" / "prometheus.yml").read_text())
     assert all((OPS / "prometheus" / name).exists() for name in config["rule_files"])
     composed = read(FILE, SECRETS).ours
+    asked = set()
     for job in config["scrape_configs"]:
-        [address] = job["static_configs"][0]["targets"]
-        name, _, port = address.partition(":")
-        assert int(port) in composed[name].ports, address
-        assert set(SERVICES[name]["networks"]) & set(SERVICES["prometheus"]["networks"])
+        for name, port in every_target(job):
+            assert port in composed[name].ports, name
+            assert set(SERVICES[name]["networks"]) & set(SERVICES["prometheus"]["networks"])
+            asked.add(name)
+    assert asked == set(OURS), "somebody is not asked"
+
+
+def every_target(job: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    for found in job.get("static_configs", ()):
+        for address in found["targets"]:
+            name, _, port = address.partition(":")
+            yield name, int(port)
+    for found in job.get("dns_sd_configs", ()):
+        yield from ((name, found["port"]) for name in found["names"])
+
+
+def test_every_worker_answers_prometheus_where_it_is_asked() -> None:
+    for name in WORKERS:
+        service = read(FILE, SECRETS).ours[name]
+        address = service.environment["MONGOSPLIT_WORKER_METRICS"]
+        assert Settings(worker_metrics=address).worker_metrics_address == (
+            "0.0.0.0",
+            *service.ports,
+        )
+        [container] = DEPLOYMENTS[name]["containers"]
+        assert {"name": "MONGOSPLIT_WORKER_METRICS", "value": address} in container["env"]
+        assert {"name": "metrics", "containerPort": service.ports[0]} in container["ports"]
+    for _, found in MANIFESTS:
+        if found["kind"] == "Deployment" and "worker" in named(found):
+            told = found["spec"]["template"]["metadata"]["annotations"]
+            assert told == {"prometheus.io/scrape": "true", "prometheus.io/port": "9465"}
+    for path in (OPS / "systemd").glob("*@.service"):
+        own = path.name.removeprefix("mongosplit-").removesuffix("@.service")
+        assert f"EnvironmentFile=-/etc/mongosplit/{own}-%i\n" in path.read_text()
 
 
 def test_grafana_finds_the_dashboard_and_the_dashboard_its_source() -> None:

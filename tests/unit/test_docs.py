@@ -49,6 +49,8 @@ def test_every_setting_has_a_description_and_every_variable_named_in_docs_exists
     for name, info in Settings.model_fields.items():
         assert info.description, name
     known = {f"MONGOSPLIT_{name.upper()}" for name in Settings.model_fields}
+    options = (option for command in mongosplit.commands.values() for option in command.params)
+    known |= {option.envvar for option in options if isinstance(option.envvar, str)}
     for page in PAGES:
         assert set(re.findall(r"MONGOSPLIT_[A-Z_]+", page.read_text())) <= known, page
 

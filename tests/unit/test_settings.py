@@ -37,6 +37,7 @@ WRONG = {
         *("9464", ":9464", "host", "host:", "host:0", "host:65536", "host:port", "host:-1"),
         *("http://host:9464", "host:9464/metrics", "::1:9464", "[::1]", "ho st:9464", "host:٣"),
     ],
+    "worker_metrics": ["9465", ":9465", "host", "host:0", "host:65536", "http://host:9465"],
     "breaker_documents": ["0", "1.1", "nan", "x"],
     "breaker_chunks": ["0", "1.1", "nan", "x"],
     "recheck_seconds": ["-1", "86401", "nan", "x"],
@@ -210,6 +211,7 @@ def test_every_setting_has_a_flag_that_is_described_and_passed_on(name: str) -> 
         "throttle": "off",
         "target_milliseconds": "70",
         "metrics": "127.0.0.1:70",
+        "worker_metrics": "127.0.0.1:71",
     }
     value = typed.get(name, "7" if Settings.model_fields[name].annotation is not str else "seven")
     said = CliRunner().invoke(verb, [flag(name), value])
