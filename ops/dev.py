@@ -89,7 +89,7 @@ def forget_stale() -> None:
 @click.option("--servers-only", is_flag=True, help="MongoDB and Redis, and nobody who uses them")
 def dev(folder: Path, servers_only: bool) -> None:
     """Start here what docker-compose.yml would, on embedded servers, until Ctrl-C."""
-    with until_told() as told:
+    with until_told("stopped; the data stays") as told:
         if servers_only:
             with running(folder / "servers") as file:
                 _show(file)

@@ -14,8 +14,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def until_told() -> Iterator[Event]:
-    """An event that is set when this process is told to end, which is no failure.
+def until_told(said: str = "stopped; the ledger knows where to go on") -> Iterator[Event]:
+    """An event that is set when this process is told to end, which is no failure; then it is said.
 
     An exception would be lost where it meets a destructor, so the first signal raises none. Who
     cannot wait sends a second one.
@@ -34,4 +34,4 @@ def until_told() -> Iterator[Event]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if told.is_set():
-        console.say("stopped; the ledger knows where to go on")
+        console.say(said)
