@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mongosplit import adopting, derive, raw, standing
+from mongosplit import adopting, compat, derive, raw, standing
 from mongosplit.definition import Target
 from mongosplit.derive import Derived
 from mongosplit.keyspace import union_query
@@ -64,6 +64,8 @@ def compare(
         theirs = [one for one in adopted if one.collection == target.collection]
         expected = derived.parts.get(key, [])
         found += _compare(at, target, _Chunk(chunk, only), expected, held, theirs, session)
+    for view in compat.standing(at):
+        found += compat.differing(at, view, which, session)
     return Compared(chunk, derived.docs, found)
 
 

@@ -123,12 +123,12 @@ def join_pipeline(migration: Migration) -> Pipeline:
 def join_set(migration: Migration) -> dict[str, Any]:
     """The `$set` of the join, given each part in its temporary field."""
     return {
-        name: _new_value(child, f"${name}", depth=0)
-        for name, child in writes(migration).children.items()
+        name: new_value(child, f"${name}") for name, child in writes(migration).children.items()
     }
 
 
-def _new_value(child: Node | Write, source: str, depth: int) -> Expression:
+def new_value(child: Node | Write, source: str, depth: int = 0) -> Expression:
+    """What the join writes at `source`; `depth` are the trees it stands in."""
     if isinstance(child, Node):
         return _rebuilt(child, source, depth)
     part = f"${part_variable(child.key)}"
@@ -150,7 +150,7 @@ def _rebuilt(node: Node, source: str, depth: int) -> Expression:
     """
     names = {name: f"new_{depth}_{index}" for index, name in enumerate(node.children)}
     values = {
-        names[name]: _new_value(child, f"{source}.{name}", depth + 1)
+        names[name]: new_value(child, f"{source}.{name}", depth + 1)
         for name, child in node.children.items()
     }
     nothing = {"$and": [{"$eq": [{"$type": f"$${var}"}, "missing"]} for var in values]}

@@ -9,6 +9,7 @@ import click
 from mongosplit.errors import MongosplitError
 from producer import (
     console,
+    verbs_compat,
     verbs_dashboard,
     verbs_doctor,
     verbs_drill,
@@ -56,6 +57,7 @@ for verb in (
     verbs_rollback.rollback,
     verbs_quarantine.quarantine,
     verbs_kept.kept,
+    verbs_compat.compat_,
     verbs_history.history,
     verbs_follow.follow,
     verbs_serve.serve,

@@ -33,5 +33,5 @@ def until_told(said: str = "stopped; the ledger knows where to go on") -> Iterat
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if told.is_set():
+    if said and told.is_set():
         console.say(said)

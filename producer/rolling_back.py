@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mongosplit import provision, rollback, verify
+from mongosplit import compat, provision, rollback, verify
 from mongosplit.errors import MongosplitError, TransientError
 from mongosplit.ledger import asks, checked, chunks, dirty, followers, runs
 from mongosplit.ledger.claims import Attempt
@@ -122,6 +122,7 @@ def settle(at: OpenRun, tick: Tick) -> Run:
 
 
 def _end(at: OpenRun, run: Run) -> Run:
+    compat.take_away(at)
     stayed = provision.take_away(at.data, run.provisioned)
     followers.forget_run(at.ledger, run.id)
     dirty.forget_run(at.ledger, run.id)

@@ -59,7 +59,10 @@ def dashboard_(
     It writes nothing. Without a name the newest run is shown; all can be chosen on the page.
     """
     doors.door(host, port, token or None)  # asked now, so that what is wrong is said first
-    with until_told("stopped; runs are not touched by it") as told, connected(settings, context.obj) as at:
+    with (
+        until_told("stopped; runs are not touched by it") as told,
+        connected(settings, context.obj) as at,
+    ):
         facts.find(at.ledger, name or "")
         with server.listen(host.strip("[]"), port) as listening:
             door = doors.door(host, listening.getsockname()[1], token or None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext, suppress
 from dataclasses import asdict
 
 import click
@@ -14,6 +12,7 @@ from mongosplit.mongo import exact, explained
 from mongosplit.settings import Settings
 from producer import checks, console, planning, status, tables
 from producer.connection import connected
+from producer.ending import until_told
 from producer.options import name_argument, output_flag, settings_flags
 
 WATCH_SECONDS = 1.0
@@ -93,9 +92,11 @@ def status_(
                 console.data.clear()
             tables.summary(facts)
 
-        # Ctrl-C is how watching ends, and stops nothing.
-        with suppress(KeyboardInterrupt) if watch else nullcontext():
+        if not watch:
             show()
-            while watch:
-                time.sleep(WATCH_SECONDS)
+            return
+        # Ctrl-C is how watching ends, and stops nothing.
+        with until_told("") as told:
+            while not told.is_set():
                 show()
+                told.wait(WATCH_SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ops.bench import jobs, latency, limiter, pausing, reaction
+from ops.bench import compat_view, jobs, latency, limiter, pausing, reaction
 from ops.bench.result import Goal, Result, Told
 from ops.bench.stage import Cell, Stage
 
@@ -90,5 +90,6 @@ SECTIONS: dict[str, Section] = {
     "permits": limiter.permits,
     "limiter": limiter.measure,
     "latency": latency.measure,
+    "compat": compat_view.measure,
     "reaction": reaction.measure,
 }

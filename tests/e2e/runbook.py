@@ -18,7 +18,7 @@ from tests.e2e.conftest import VERB_SECONDS, Shop
 
 _FENCED = re.compile(r"^```\n(.*?)^```$", re.M | re.S)
 # A verb by itself is spoken of; with what it works on, it is to be typed.
-_INLINE = re.compile(r"`((?:mongosplit|celery) \S+ [^`]+)`")
+_INLINE = re.compile(r"`((?:mongosplit|celery) [^`\s]+ [^`]+)`")
 _REMARK = re.compile(r"\s{2,}# .*")
 
 

@@ -35,7 +35,7 @@ SCREENSHOTS = os.environ.get("MONGOSPLIT_SCREENSHOTS")
 """A folder to put the picture of the documents into."""
 APPLICATION = "mongosplit-dashboard"
 OPEN = "open this address; stop with Ctrl-C"
-STOPPED = "stopped; the ledger knows where to go on"
+STOPPED = "stopped; runs are not touched by it"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ops.seed import seed
 from tests.conditions import until
 from tests.e2e.conftest import Shop
 
-USERS, CHUNK = 3000, 50
+USERS, CHUNK = 1500, 50
 START = ("start", "users", "--yes", "--chunk-size", str(CHUNK), "--wave-size", "8")
 
 

@@ -93,6 +93,7 @@ def test_every_cell_leaves_the_bytes_of_the_reference_in_the_targets(tmp_path: P
     assert (len(pause["seconds"]), "from pause to quiet" in done.output) == (1, True)
     assert all(0.5 < one["ratio"] < 1.5 for one in found["sections"].pop("limiter")["kept"])
     assert len(found["sections"].pop("latency")["felt"]) == 3
+    assert len(found["sections"].pop("compat")["reads"]) == 8
     for section in found["sections"].values():
         for cell in section["cells"]:
             left = {} if cell["name"] == "rollback x2" else bytes_expected

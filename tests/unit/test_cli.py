@@ -34,9 +34,10 @@ EXIT_CODES = {
 }
 VERBS = ["check", "coverage", "plan", "drill", "start", "status", "pause", "resume", "cancel"]
 VERBS += ["pace", "verify", "retry", "rollback", "quarantine", "kept", "history", "serve", "follow"]
-VERBS += ["doctor", "dashboard"]
+VERBS += ["doctor", "dashboard", "compat"]
 CHANGING = {"plan", "drill", "start", "pause", "resume", "cancel", "retry", "rollback"}
 CHANGING |= {"pace", "follow", "quarantine retry", "quarantine release"}
+CHANGING |= {"compat create", "compat drop"}
 LINES = {"quarantine export", "kept export"}
 """They print JSON Lines, whatever is asked."""
 
@@ -89,7 +90,7 @@ def test_every_verb_explains_itself(
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in TYPED if line not in {"dev", "quarantine", "kept"}]
+    "line", [line for line in TYPED if line not in {"dev", "quarantine", "kept", "compat"}]
 )
 def test_every_verb_that_needs_servers_takes_every_setting(line: str) -> None:
     options = {name for option in TYPED[line].params for name in option.opts}
